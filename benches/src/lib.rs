@@ -1,0 +1,16 @@
+//! What the benchmark programs share. Linux only.
+//!
+//! The programs are built and run together:
+//!
+//! ```text
+//! cargo build --release -p onbytes-benches
+//! target/release/compare --rounds 5 --seconds 2
+//! ```
+//!
+//! `compare` starts one echo server after the other, lets `load` exercise it over loopback and
+//! reports the CPU time the server spent per message, relative to `epoll-echo`.
+
+pub mod cli;
+pub mod host;
+pub mod pattern;
+pub mod stats;

@@ -1,0 +1,329 @@
+//! Accepting connections, without ever ending and without ever spinning.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::event::Event;
+use crate::link::Link;
+use crate::run::{Membership, Place, Run};
+use crate::service::Service;
+use crate::socket::{ListeningSocket, Socket};
+use crate::{Error, ErrorKind, WhenFull};
+
+/// The service that new connections are for; `None` while nothing is attached.
+pub(crate) type Attached = Option<Arc<dyn Attachment>>;
+
+/// A service of any type, reduced to the one thing that the accept loop does with it. So nothing
+/// on a connection's way is boxed.
+pub(crate) trait Attachment: Send + Sync {
+    fn serve(self: Arc<Self>, membership: Membership);
+}
+
+impl<S: Service> Attachment for S {
+    fn serve(self: Arc<Self>, membership: Membership) {
+        tokio::spawn(crate::connection::live(self, membership));
+    }
+}
+
+/// Accepts until the task is aborted or the listening socket is gone, which it returns.
+pub(crate) async fn accept_loop(
+    socket: ListeningSocket,
+    local: SocketAddr,
+    run: Arc<Run>,
+    mut attached: watch::Receiver<Attached>,
+) -> Error {
+    let mut starvation = Starvation::default();
+    let mut reserve = Reserve::of(run.config.limits.when_full);
+    loop {
+        // The place is taken before accept, so excess callers wait in the backlog.
+        let place = match run.config.limits.when_full {
+            WhenFull::Queue => Some(run.places.take().await),
+            WhenFull::Refuse => None,
+        };
+        let result = match next_caller(&socket, &mut attached).await {
+            Ok(caller) => admit(caller, local, &run, place, &attached),
+            Err(error) => Err(error),
+        };
+        let Err(error) = result else {
+            starvation.is_over(&run);
+            continue;
+        };
+        match triage(&error) {
+            Trouble::ThisConnection => {
+                let error = Error::caused(ErrorKind::Io, "accepting failed", error);
+                run.events.emit(&Event::AcceptFailed { error: &error });
+            }
+            Trouble::Starved => {
+                starvation.is_felt(error, &run);
+                if !reserve.turn_away(&socket, &run) {
+                    starvation.pause().await;
+                }
+            }
+            Trouble::ListenerGone => {
+                let error = Error::caused(ErrorKind::Bind, "the listening socket is gone", error);
+                run.events.emit(&Event::Lost { error: &error });
+                return error;
+            }
+        }
+    }
+}
+
+type NewCaller = (OwnedFd, Option<SocketAddr>);
+
+/// Waits for a caller and for a service to give it to.
+async fn next_caller(
+    socket: &ListeningSocket,
+    attached: &mut watch::Receiver<Attached>,
+) -> io::Result<NewCaller> {
+    loop {
+        if attached.wait_for(Option::is_some).await.is_err() {
+            // The listener itself is gone; it aborts this task.
+            std::future::pending::<()>().await;
+        }
+        socket.readable().await?;
+        // The service may have been detached meanwhile: then the caller goes on waiting.
+        if attached.borrow().is_none() {
+            continue;
+        }
+        match socket.accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+/// Gives a caller to the service, or turns it away where there is no place.
+fn admit(
+    (fd, remote): NewCaller,
+    listening: SocketAddr,
+    run: &Arc<Run>,
+    place: Option<Place>,
+    attached: &watch::Receiver<Attached>,
+) -> io::Result<()> {
+    let Some(place) = place.or_else(|| run.places.try_take()) else {
+        refuse(remote, run);
+        return Ok(());
+    };
+    let service = attached.borrow().clone();
+    // A caller without an address has gone already; one whose service was detached this instant
+    // is closed as it would be by a listener that has stopped.
+    let (Some(remote), Some(service)) = (remote, service) else {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    };
+    let local = local_address(&fd, listening)?;
+    crate::bind::inherit(&fd, &run.config.socket)?;
+    let link = Link::new(
+        next_number(),
+        canonical(remote),
+        local,
+        Socket::register(fd)?,
+    );
+    service.serve(Membership::new(Arc::clone(run), link, place));
+    Ok(())
+}
+
+fn refuse(remote: Option<SocketAddr>, run: &Run) {
+    run.counters.refused.fetch_add(1, Ordering::Relaxed);
+    run.events.emit(&Event::Refused {
+        remote_addr: remote.map(canonical),
+    });
+}
+
+/// The number of a connection, unique in this process.
+pub(crate) fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Our address of a connection. Only a listener on all interfaces has to ask for it.
+fn local_address(fd: &OwnedFd, listening: SocketAddr) -> io::Result<SocketAddr> {
+    if !listening.ip().is_unspecified() {
+        return Ok(canonical(listening));
+    }
+    let address = SocketAddr::try_from(rustix::net::getsockname(fd)?)?;
+    Ok(canonical(address))
+}
+
+/// An IPv4 address that came through a dual-stack socket, as the IPv4 address that it is.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
+            let v4 = v6.ip().to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
+            SocketAddr::from((v4, v6.port()))
+        }
+        other => other,
+    }
+}
+
+/// Whose trouble a failed accept is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The one connection's: it was aborted before it was accepted. The next one is not concerned.
+    ThisConnection,
+    /// The process's or the system's: out of descriptors or memory. It passes.
+    Starved,
+    /// The listening socket's: nothing will ever be accepted again.
+    ListenerGone,
+}
+
+/// Classifies a failure to accept: `accept(2)`, sections "Errors" and "Error handling".
+pub(crate) fn triage(error: &io::Error) -> Trouble {
+    use rustix::io::Errno;
+    let Some(errno) = Errno::from_io_error(error) else {
+        // Not from a system call: of the runtime's own errors, none but its end lasts.
+        return match error.kind() {
+            io::ErrorKind::ConnectionAborted => Trouble::ThisConnection,
+            _ => Trouble::ListenerGone,
+        };
+    };
+    match errno {
+        Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP => Trouble::ListenerGone,
+        Errno::CONNABORTED
+        | Errno::CONNRESET
+        | Errno::INTR
+        | Errno::PROTO
+        | Errno::PERM
+        | Errno::NETDOWN
+        | Errno::NETUNREACH
+        | Errno::HOSTDOWN
+        | Errno::HOSTUNREACH
+        | Errno::NOPROTOOPT
+        | Errno::NOTCONN
+        | Errno::TIMEDOUT => Trouble::ThisConnection,
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Errno::NONET => Trouble::ThisConnection,
+        // MFILE, NFILE, NOBUFS, NOMEM, NOSPC (registrations), and what nobody has thought of: a
+        // pause costs little and keeps the loop from spinning.
+        _ => Trouble::Starved,
+    }
+}
+
+/// How long accepting has been impossible, and what was said of it.
+#[derive(Default)]
+struct Starvation {
+    pause: Duration,
+    last_told: Option<Instant>,
+    is_told: bool,
+}
+
+impl Starvation {
+    const SHORTEST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(1);
+    const SILENCE: Duration = Duration::from_secs(10);
+
+    fn is_felt(&mut self, error: io::Error, run: &Run) {
+        if self
+            .last_told
+            .is_some_and(|told| told.elapsed() < Self::SILENCE)
+        {
+            return;
+        }
+        self.last_told = Some(Instant::now());
+        self.is_told = true;
+        let error = Error::caused(ErrorKind::Io, "cannot accept", error);
+        run.events.emit(&Event::Starved { error: &error });
+    }
+
+    async fn pause(&mut self) {
+        self.pause = (self.pause * 2).clamp(Self::SHORTEST, Self::LONGEST);
+        tokio::time::sleep(self.pause).await;
+    }
+
+    fn is_over(&mut self, run: &Run) {
+        self.pause = Duration::ZERO;
+        // Where starvation comes and goes, its end is told as seldom as its beginning.
+        if std::mem::take(&mut self.is_told) {
+            run.events.emit(&Event::Recovered {});
+        }
+    }
+}
+
+/// A descriptor kept so that, when there is no other, callers can still be turned away.
+struct Reserve {
+    spare: Option<File>,
+    is_wanted: bool,
+}
+
+impl Reserve {
+    fn of(when_full: WhenFull) -> Self {
+        let mut reserve = Self {
+            spare: None,
+            is_wanted: when_full == WhenFull::Refuse,
+        };
+        reserve.refill();
+        reserve
+    }
+
+    fn refill(&mut self) {
+        if self.is_wanted && self.spare.is_none() {
+            self.spare = File::open("/dev/null").ok();
+        }
+    }
+
+    /// Turns one caller away with the spare descriptor; `false` where that is not possible.
+    fn turn_away(&mut self, socket: &ListeningSocket, run: &Run) -> bool {
+        self.refill();
+        if self.spare.take().is_none() {
+            return false;
+        }
+        let result = socket.accept();
+        let is_done = result.is_ok();
+        if let Ok((fd, remote)) = result {
+            drop(fd);
+            refuse(remote, run);
+        }
+        self.refill();
+        is_done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn every_failure_to_accept_has_its_class() {
+        let class = |errno: Errno| triage(&errno.into());
+        for errno in [
+            Errno::CONNABORTED,
+            Errno::CONNRESET,
+            Errno::PROTO,
+            Errno::PERM,
+        ] {
+            assert_eq!(class(errno), Trouble::ThisConnection, "{errno}");
+        }
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::NOSPC,
+        ] {
+            assert_eq!(class(errno), Trouble::Starved, "{errno}");
+        }
+        for errno in [Errno::BADF, Errno::INVAL, Errno::NOTSOCK] {
+            assert_eq!(class(errno), Trouble::ListenerGone, "{errno}");
+        }
+        assert_eq!(
+            class(Errno::DEADLK),
+            Trouble::Starved,
+            "the unknown is waited out"
+        );
+    }
+
+    #[test]
+    fn a_mapped_address_shows_as_ipv4() {
+        let mapped: SocketAddr = "[::ffff:10.1.2.3]:80".parse().unwrap();
+        assert_eq!(canonical(mapped), "10.1.2.3:80".parse().unwrap());
+        let native: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(canonical(native), native);
+    }
+}

@@ -1,0 +1,64 @@
+//! The read buffer that all connections of a worker thread share.
+//!
+//! A connection that waits holds no buffer at all. When bytes are at hand they are read into the
+//! worker's block and split off as a chunk; when that chunk has been dropped by the time of the
+//! next read, which is the rule, the same memory is used again.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+
+/// The size of a worker's block, and so of the largest chunk.
+pub(crate) const BLOCK: usize = 256 * 1024;
+
+/// With less room than this a new block is begun, so that bulk data arrives in large chunks.
+const LEAST_ROOM: usize = 64 * 1024;
+
+thread_local! {
+    static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// Gives `read` the worker's block, with room for at least 64 KiB behind its end.
+pub(crate) fn with_block<T>(read: impl FnOnce(&mut BytesMut) -> T) -> T {
+    SHARED.with_borrow_mut(|block| {
+        debug_assert!(block.is_empty(), "every read splits off what it received");
+        // Where nobody holds an earlier chunk any more this moves back to the start of the block,
+        // which is still in the processor's cache.
+        if !block.try_reclaim(BLOCK) && block.capacity() < LEAST_ROOM {
+            *block = BytesMut::with_capacity(BLOCK);
+        }
+        read(block)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(len: usize) -> bytes::Bytes {
+        with_block(|block| {
+            block.resize(len, 1);
+            block.split().freeze()
+        })
+    }
+
+    #[test]
+    fn a_dropped_chunk_gives_its_memory_to_the_next() {
+        let first = chunk(100);
+        let address = first.as_ptr();
+        drop(first);
+        assert_eq!(chunk(100).as_ptr(), address);
+    }
+
+    #[test]
+    fn a_kept_chunk_is_never_overwritten() {
+        let kept = chunk(100);
+        for _ in 0..10_000 {
+            with_block(|block| {
+                block.resize(100, 2);
+                drop(block.split());
+            });
+        }
+        assert!(kept.iter().all(|byte| *byte == 1));
+    }
+}

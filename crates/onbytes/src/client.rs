@@ -1,0 +1,643 @@
+//! The client: a connection that we make, with the same write side as a connection we accept.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpSocket;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::accept::{canonical, next_number};
+use crate::close::{CloseReason, Parting};
+use crate::endpoint::{Endpoint, Target, check_name};
+use crate::link::{Link, State, WriteStep};
+use crate::socket::Socket;
+use crate::stream::Input;
+use crate::timer::{Timer, later};
+use crate::{ClientConfiguration, ConnectionId, ConnectionStats, Error, ErrorKind, Result};
+
+/// How long, and for how many bytes, input is discarded after our FIN.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// A TCP connection to a server.
+///
+/// It reads and writes whole chunks with [`read_bytes`](Self::read_bytes) and
+/// [`write_bytes`](Self::write_bytes), and it is also `AsyncRead + AsyncWrite`. Dropping it closes
+/// the connection; [`close`](Self::close) does so in order and tells how it went.
+///
+/// ```no_run
+/// use onbytes::{Client, ClientConfiguration};
+///
+/// # async fn example() -> onbytes::Result<()> {
+/// let mut client = Client::connect("localhost", 3000, ClientConfiguration::new()).await?;
+/// client.write_bytes("hello").await?;
+/// while let Some(data) = client.read_bytes().await? {
+///     println!("{} bytes", data.len());
+/// }
+/// client.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    reader: ClientReader,
+    writer: ClientWriter,
+}
+
+/// The reading half of a [`Client`]: [`Client::into_split`].
+pub struct ClientReader {
+    connection: Arc<Connection>,
+    timer: Timer,
+    /// What `AsyncRead` took from the connection and nobody has read yet.
+    rest: Bytes,
+    has_ended: bool,
+}
+
+/// The writing half of a [`Client`]: [`Client::into_split`]. Clones write to the same connection.
+pub struct ClientWriter {
+    connection: Arc<Connection>,
+    /// The write that `AsyncWrite` has under way.
+    step: WriteStep,
+}
+
+/// What the halves share; when it goes, the connection is closed.
+struct Connection {
+    link: Arc<Link>,
+    runtime: Handle,
+    timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+}
+
+impl Client {
+    /// Connects to `host`, a name or an address, at `port`.
+    ///
+    /// Every address of the name is tried in turn, within `connect_timeout` (30 s) for all of them
+    /// together.
+    ///
+    /// # Errors
+    ///
+    /// `Configuration` for a value that cannot be; `Connect` where the name is unknown or no address
+    /// answers; `Timeout` where that takes too long.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no connection is made, or it is closed.
+    pub async fn connect(host: &str, port: u16, config: ClientConfiguration) -> Result<Self> {
+        Self::connect_to((host, port), config).await
+    }
+
+    /// Connects to an [`Endpoint`], which needs a host: as [`connect`](Self::connect).
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no connection is made, or it is closed.
+    pub async fn connect_to(
+        endpoint: impl Into<Endpoint>,
+        config: ClientConfiguration,
+    ) -> Result<Self> {
+        config.check()?;
+        let endpoint = endpoint.into();
+        let deadline = later(Instant::now(), config.connect_timeout);
+        let (fd, remote, local) = connect(&endpoint, &config, deadline).await?;
+        let failed = |error| Error::caused(ErrorKind::Connect, "cannot use the socket", error);
+        let socket = Socket::register(fd).map_err(failed)?;
+        let connection = Arc::new(Connection {
+            link: Arc::new(Link::new(
+                next_number(),
+                canonical(remote),
+                canonical(local),
+                socket,
+            )),
+            runtime: Handle::current(),
+            timeout: config.timeout,
+            write_timeout: config.write_timeout,
+        });
+        Ok(Self {
+            reader: ClientReader {
+                connection: Arc::clone(&connection),
+                timer: Timer::default(),
+                rest: Bytes::new(),
+                has_ended: false,
+            },
+            writer: ClientWriter {
+                connection,
+                step: WriteStep::Done,
+            },
+        })
+    }
+
+    /// Waits for bytes and returns what has arrived, at least one; `None` when the server has ended
+    /// its side (FIN) and everything before it was read.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` where nothing came within `timeout` (300 s); the connection stays usable. The
+    /// failure of the connection where it failed; `Closed` after it.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no data is lost.
+    pub async fn read_bytes(&mut self) -> Result<Option<Bytes>> {
+        self.reader.read_bytes().await
+    }
+
+    /// Sends `data` to the server, waiting while it does not read.
+    ///
+    /// `Ok` means that the kernel has taken every byte; it does not mean received.
+    ///
+    /// # Errors
+    ///
+    /// The failure of the connection, among them `Timeout` where the kernel took no byte for
+    /// `write_timeout` (300 s), which ends the connection; `Closed` after it, and after
+    /// [`finish`](Self::finish).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, `data` goes out whole or not at all: not at all while it still
+    /// waits for room in the queue of 64 KiB, whole once it is in the queue.
+    pub async fn write_bytes(&self, data: impl Into<Bytes>) -> Result<()> {
+        self.writer.write_bytes(data).await
+    }
+
+    /// Ends our side (FIN) after everything written has been sent; reading goes on.
+    ///
+    /// # Errors
+    ///
+    /// The failure of the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, later writes still fail with `Closed`, and FIN may not be sent
+    /// before the client is dropped.
+    pub async fn finish(&self) -> Result<()> {
+        self.writer.finish().await
+    }
+
+    /// Closes in order: sends everything written and FIN, and discards what the server still sends
+    /// until its FIN, for at most 2 s and 1 MiB.
+    ///
+    /// # Errors
+    ///
+    /// The failure of the connection, where something written could not be sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the client is dropped.
+    pub async fn close(mut self) -> Result<()> {
+        self.writer.finish().await?;
+        if !self.reader.has_ended {
+            self.reader.discard().await;
+        }
+        Ok(())
+    }
+
+    /// Splits into a reader and a writer that can be cloned, for use by different tasks.
+    ///
+    /// The connection is closed when all of them are dropped.
+    pub fn into_split(self) -> (ClientReader, ClientWriter) {
+        (self.reader, self.writer)
+    }
+
+    /// The name of this connection, unique across connections and restarts of the process.
+    pub fn id(&self) -> ConnectionId {
+        ConnectionId::of(self.link().number)
+    }
+
+    /// The server's address and port.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.link().remote
+    }
+
+    /// Our own address and port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.link().local
+    }
+
+    /// What the connection has done so far.
+    pub fn stats(&self) -> ConnectionStats {
+        self.link().stats()
+    }
+
+    fn link(&self) -> &Link {
+        &self.writer.connection.link
+    }
+}
+
+impl ClientReader {
+    /// Waits for bytes: [`Client::read_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::read_bytes`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no data is lost.
+    pub async fn read_bytes(&mut self) -> Result<Option<Bytes>> {
+        if !self.rest.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.rest)));
+        }
+        let deadline = later(Instant::now(), self.connection.timeout);
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.poll_chunk(cx) {
+                return Poll::Ready(result);
+            }
+            if self.timer.poll_passed(cx, deadline) {
+                let limit = self.connection.timeout.unwrap_or_default();
+                let message = format!("no data came within {limit:?}");
+                return Poll::Ready(Err(Error::of(ErrorKind::Timeout, message)));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        if self.has_ended {
+            return Poll::Ready(Ok(None));
+        }
+        let input = self.connection.link.change(|state, wakes| {
+            // What arrived before a failure of the write side can still be read.
+            match state.poll_input(cx, wakes) {
+                Poll::Ready(None) => Poll::Ready(Err(state.failure())),
+                Poll::Ready(Some(input)) => Poll::Ready(Ok(input)),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        match ready!(input)? {
+            Input::Chunk(data, _) => Poll::Ready(Ok(Some(data))),
+            Input::End => {
+                self.has_ended = true;
+                Poll::Ready(Ok(None))
+            }
+        }
+    }
+
+    async fn discard(&mut self) {
+        let until = later(Instant::now(), Some(LINGER));
+        let mut left = LINGER_BYTES;
+        poll_fn(|cx| {
+            let over = self
+                .connection
+                .link
+                .lock()
+                .poll_discard(cx, &mut left)
+                .is_ready()
+                || self.timer.poll_passed(cx, until);
+            if over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl ClientWriter {
+    /// Sends `data`: [`Client::write_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::write_bytes`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, `data` goes out whole or not at all.
+    pub async fn write_bytes(&self, data: impl Into<Bytes>) -> Result<()> {
+        let mut write = Write {
+            connection: &self.connection,
+            step: WriteStep::New(data.into()),
+        };
+        poll_fn(|cx| write.connection.poll_write(&mut write.step, cx)).await
+    }
+
+    /// Ends our side: [`Client::finish`].
+    ///
+    /// # Errors
+    ///
+    /// The failure of the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, later writes still fail with `Closed`, and FIN may not be sent
+    /// before the client is dropped.
+    pub async fn finish(&self) -> Result<()> {
+        let mut step = self.connection.link.change(State::refuse_writes);
+        poll_fn(|cx| self.connection.poll_write(&mut step, cx)).await?;
+        self.connection.link.change(State::send_fin)
+    }
+}
+
+impl Clone for ClientWriter {
+    fn clone(&self) -> Self {
+        // A write under way through `AsyncWrite` stays with the one it was begun on.
+        Self {
+            connection: Arc::clone(&self.connection),
+            step: WriteStep::Done,
+        }
+    }
+}
+
+impl Drop for ClientWriter {
+    fn drop(&mut self) {
+        self.connection.link.abandon_write(&self.step);
+    }
+}
+
+/// One write under way, which leaves the line for room when it is dropped.
+struct Write<'a> {
+    connection: &'a Connection,
+    step: WriteStep,
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        self.connection.link.abandon_write(&self.step);
+    }
+}
+
+impl Connection {
+    fn poll_write(&self, step: &mut WriteStep, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let result = self.link.poll_write(step, cx);
+        self.see_to_backlog();
+        result
+    }
+
+    /// A connection that was accepted has a task that sends what is queued. A client has one only
+    /// while something is.
+    fn see_to_backlog(&self) {
+        if self.link.lock().claim_backlog() {
+            let link = Arc::clone(&self.link);
+            self.runtime.spawn(send_backlog(link, self.write_timeout));
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link.end(CloseReason::LocalClose, None);
+        // If something is still queued, the task that sends it closes the descriptor afterwards.
+        if !self.link.lock().has_sender() {
+            self.link.close_socket(Parting::Orderly);
+        }
+    }
+}
+
+/// Sends what is queued, until nothing is, or the server takes nothing for `write_timeout`.
+async fn send_backlog(link: Arc<Link>, write_timeout: Option<Duration>) {
+    let mut timer = Timer::default();
+    let mut stall = (0, Instant::now());
+    let close = poll_fn(|cx| {
+        link.change(|state, wakes| {
+            state.attach_driver(cx);
+            if state.poll_flush(cx, wakes).is_pending() {
+                if state.outbox().sent() != stall.0 {
+                    stall = (state.outbox().sent(), Instant::now());
+                }
+                if !timer.poll_passed(cx, later(stall.1, write_timeout)) {
+                    return Poll::Pending;
+                }
+                let limit = write_timeout.unwrap_or_default();
+                let message = format!("the server took no data for {limit:?}");
+                let error = Error::of(ErrorKind::Timeout, message);
+                state.fail_with(CloseReason::WriteTimeout, error, wakes);
+            }
+            Poll::Ready(state.release_backlog())
+        })
+    });
+    if let Some(parting) = close.await {
+        link.close_socket(parting);
+    }
+}
+
+impl fmt::Debug for ClientReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remote = &self.connection.link.remote;
+        f.debug_struct("ClientReader")
+            .field("remote", remote)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ClientWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remote = &self.connection.link.remote;
+        f.debug_struct("ClientWriter")
+            .field("remote", remote)
+            .finish_non_exhaustive()
+    }
+}
+
+// ---- Connecting ----
+
+async fn connect(
+    endpoint: &Endpoint,
+    config: &ClientConfiguration,
+    deadline: Option<Instant>,
+) -> Result<(OwnedFd, SocketAddr, SocketAddr)> {
+    let addresses = before(deadline, addresses(endpoint), endpoint).await??;
+    let local = match &config.local_host {
+        Some(host) => before(deadline, addresses_of_host(host), endpoint).await??,
+        None => Vec::new(),
+    };
+    let mut last = None;
+    for (tried, remote) in addresses.iter().enumerate() {
+        // One address that does not answer must not use up the time of the others.
+        let share = share_of(deadline, addresses.len() - tried);
+        let attempt = connect_one(*remote, &local, config);
+        match before(share, attempt, endpoint).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => {
+                let message = format!("cannot connect to {endpoint}");
+                last = Some(Error::caused(ErrorKind::Connect, message, error));
+            }
+            Err(timeout) => last = Some(timeout),
+        }
+    }
+    let nothing = || Error::of(ErrorKind::Connect, format!("{endpoint} has no address"));
+    Err(last.unwrap_or_else(nothing))
+}
+
+async fn before<T>(
+    deadline: Option<Instant>,
+    step: impl Future<Output = T>,
+    endpoint: &Endpoint,
+) -> Result<T> {
+    let Some(deadline) = deadline else {
+        return Ok(step.await);
+    };
+    timeout_at(deadline, step).await.map_err(|_| {
+        Error::of(
+            ErrorKind::Timeout,
+            format!("connecting to {endpoint} took too long"),
+        )
+    })
+}
+
+fn share_of(deadline: Option<Instant>, tries_left: usize) -> Option<Instant> {
+    let now = Instant::now();
+    let left = deadline?.saturating_duration_since(now);
+    now.checked_add(left / u32::try_from(tries_left).unwrap_or(u32::MAX))
+}
+
+async fn addresses(endpoint: &Endpoint) -> Result<Vec<SocketAddr>> {
+    let found = match endpoint.target() {
+        Target::Known(address) => vec![address],
+        Target::Named(name) => look_up(&name, endpoint.port()).await?,
+        Target::Any => {
+            return Err(Error::configuration(format!(
+                "{endpoint} has no host to connect to"
+            )));
+        }
+    };
+    if endpoint.port() == 0 {
+        return Err(Error::configuration(
+            "port 0 cannot be connected to; give 1 to 65535",
+        ));
+    }
+    Ok(found)
+}
+
+async fn addresses_of_host(host: &str) -> Result<Vec<SocketAddr>> {
+    let endpoint = Endpoint::from((host, 0));
+    match endpoint.target() {
+        Target::Known(address) => Ok(vec![address]),
+        _ => look_up(host, 0).await,
+    }
+}
+
+async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    check_name(name)?;
+    match tokio::net::lookup_host((name, port)).await {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => {
+            let message = format!(
+                "cannot find the address of {}",
+                crate::endpoint::shown(name)
+            );
+            Err(Error::caused(ErrorKind::Connect, message, error))
+        }
+    }
+}
+
+async fn connect_one(
+    remote: SocketAddr,
+    local: &[SocketAddr],
+    config: &ClientConfiguration,
+) -> io::Result<(OwnedFd, SocketAddr, SocketAddr)> {
+    let socket = if remote.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    crate::bind::apply(&socket, &config.socket)?;
+    if !local.is_empty() {
+        let same_family = local
+            .iter()
+            .find(|local| local.is_ipv4() == remote.is_ipv4());
+        let local = same_family.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        socket.bind(*local)?;
+    }
+    let stream = socket.connect(remote).await?;
+    let local = stream.local_addr()?;
+    Ok((stream.into_std()?.into(), remote, local))
+}
+
+// ---- AsyncRead and AsyncWrite ----
+
+impl AsyncRead for ClientReader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if this.rest.is_empty() {
+            this.rest = ready!(this.poll_chunk(cx))?.unwrap_or_default();
+        }
+        let count = this.rest.len().min(buffer.remaining());
+        buffer.put_slice(&this.rest[..count]);
+        this.rest.advance(count);
+        if this.rest.is_empty() {
+            // Lets go of the read buffer at once.
+            this.rest = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientWriter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let connection = &this.connection;
+        let result = connection
+            .link
+            .change(|state, wakes| state.poll_write_some(data, &mut this.step, cx, wakes));
+        connection.see_to_backlog();
+        result.map_err(io::Error::from)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut everything = WriteStep::Accepted(self.connection.link.lock().everything());
+        self.connection
+            .poll_write(&mut everything, cx)
+            .map_err(io::Error::from)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut everything = self.connection.link.change(State::refuse_writes);
+        ready!(self.connection.poll_write(&mut everything, cx))?;
+        Poll::Ready(
+            self.connection
+                .link
+                .change(State::send_fin)
+                .map_err(io::Error::from),
+        )
+    }
+}
+
+impl AsyncRead for Client {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(cx)
+    }
+}

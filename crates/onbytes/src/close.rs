@@ -1,0 +1,217 @@
+//! How connections end: the list of reasons, what each leads to, and what is told of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Error;
+
+/// Why a connection ended; the first cause wins.
+///
+/// The same words serve the callback, the logs and the metrics: [`as_str`](Self::as_str).
+///
+/// | reasons | what happens |
+/// |---|---|
+/// | `peer_closed`, `local_close`, `idle_timeout`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), then FIN |
+/// | `peer_reset`, `io_error`, `write_timeout` | `on_error` once, nothing is sent any more, reset |
+/// | `local_abort`, `stop_forced`, `stopped` | no `on_error`, nothing is sent any more, reset |
+/// | `rejected` | `on_connect` failed: what is queued is sent, then FIN; no callback |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer sent FIN and everything before it was served.
+    PeerClosed,
+    /// [`Caller::close`](crate::Caller::close) was called.
+    LocalClose,
+    /// Nothing came from the peer for `timeouts.idle`.
+    IdleTimeout,
+    /// The connection reached the age of `timeouts.max_lifetime`.
+    MaxLifetime,
+    /// A callback failed, and `on_error` did not say that it is handled.
+    ServiceError,
+    /// A callback panicked.
+    Panicked,
+    /// A graceful stop, and the connection had nothing more to do.
+    Drained,
+    /// The peer reset the connection.
+    PeerReset,
+    /// The socket failed in another way.
+    IoError,
+    /// The kernel took no queued byte for `timeouts.write`: the peer does not read.
+    WriteTimeout,
+    /// [`Caller::abort`](crate::Caller::abort) was called.
+    LocalAbort,
+    /// A graceful stop reached its deadline.
+    StopForced,
+    /// An immediate stop, or the last listener handle was dropped.
+    Stopped,
+    /// [`Service::on_connect`](crate::Service::on_connect) returned an error.
+    Rejected,
+}
+
+/// How the socket is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// Send what is queued, then FIN, then discard what the peer still sends for a moment.
+    Orderly,
+    /// Send nothing more; the peer sees a reset.
+    Reset,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of the table above.
+    pub const ALL: [Self; 14] = [
+        Self::PeerClosed,
+        Self::LocalClose,
+        Self::IdleTimeout,
+        Self::MaxLifetime,
+        Self::ServiceError,
+        Self::Panicked,
+        Self::Drained,
+        Self::PeerReset,
+        Self::IoError,
+        Self::WriteTimeout,
+        Self::LocalAbort,
+        Self::StopForced,
+        Self::Stopped,
+        Self::Rejected,
+    ];
+
+    /// The reason as one word, the same in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::LocalClose => "local_close",
+            Self::IdleTimeout => "idle_timeout",
+            Self::MaxLifetime => "max_lifetime",
+            Self::ServiceError => "service_error",
+            Self::Panicked => "panicked",
+            Self::Drained => "drained",
+            Self::PeerReset => "peer_reset",
+            Self::IoError => "io_error",
+            Self::WriteTimeout => "write_timeout",
+            Self::LocalAbort => "local_abort",
+            Self::StopForced => "stop_forced",
+            Self::Stopped => "stopped",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// Did queued data go out and did the peer get a FIN, as far as it let us?
+    pub fn is_orderly(self) -> bool {
+        self.parting() == Parting::Orderly
+    }
+
+    pub(crate) fn parting(self) -> Parting {
+        match self {
+            Self::PeerClosed
+            | Self::LocalClose
+            | Self::IdleTimeout
+            | Self::MaxLifetime
+            | Self::ServiceError
+            | Self::Panicked
+            | Self::Drained
+            | Self::Rejected => Parting::Orderly,
+            Self::PeerReset
+            | Self::IoError
+            | Self::WriteTimeout
+            | Self::LocalAbort
+            | Self::StopForced
+            | Self::Stopped => Parting::Reset,
+        }
+    }
+
+    /// Whether the transport itself failed, so that `on_error` hears of it.
+    pub(crate) fn is_transport_failure(self) -> bool {
+        matches!(self, Self::PeerReset | Self::IoError | Self::WriteTimeout)
+    }
+
+    /// Whether a stop of the listener cut the connection off.
+    pub(crate) fn is_forced(self) -> bool {
+        matches!(self, Self::StopForced | Self::Stopped)
+    }
+
+    /// The reason that a failed transport leads to.
+    pub(crate) fn of_failure(error: &Error) -> Self {
+        match error.kind() {
+            crate::ErrorKind::Reset => Self::PeerReset,
+            _ => Self::IoError,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What [`ConnectionService::on_close`](crate::ConnectionService::on_close) is told: why the
+/// connection ended, and what it did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Close {
+    /// Why the connection ended.
+    pub reason: CloseReason,
+    /// What the connection did.
+    pub stats: ConnectionStats,
+    /// The error behind the reason, where there is one: the failure of the transport, or the error
+    /// that a callback returned.
+    pub error: Option<Error>,
+}
+
+/// What one connection did in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ConnectionStats {
+    /// Bytes that arrived from the peer and were handed to `on_bytes`.
+    pub bytes_received: u64,
+    /// Bytes that the kernel took for the peer; it does not say that they arrived.
+    pub bytes_sent: u64,
+    /// Bytes that were accepted for sending but never reached the kernel.
+    pub bytes_unsent: u64,
+    /// Chunks handed to `on_bytes`.
+    pub chunks_received: u64,
+    /// Messages accepted for sending: returned replies and writes.
+    pub chunks_sent: u64,
+    /// Time since the connection was accepted.
+    pub age: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own() {
+        let words: HashSet<_> = CloseReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .collect();
+        assert_eq!(words.len(), CloseReason::ALL.len());
+    }
+
+    #[test]
+    fn the_table_of_endings_is_the_documented_one() {
+        use CloseReason::*;
+        for reason in CloseReason::ALL {
+            let orderly = matches!(
+                reason,
+                PeerClosed
+                    | LocalClose
+                    | IdleTimeout
+                    | MaxLifetime
+                    | ServiceError
+                    | Panicked
+                    | Drained
+                    | Rejected
+            );
+            assert_eq!(reason.is_orderly(), orderly, "{reason}");
+            // A failed transport is never flushed, and a forced end is never reported as one.
+            assert!(
+                !(reason.is_transport_failure() && (orderly || reason.is_forced())),
+                "{reason}"
+            );
+        }
+    }
+}

@@ -1,0 +1,591 @@
+//! The life of one connection, from top to bottom: [`live`].
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::close::{CloseReason, Parting};
+use crate::event::Event;
+use crate::link::{Ending, QUEUE_CAP, State, Wakes};
+use crate::run::Membership;
+use crate::service::{ConnectionService, Drain, Service};
+use crate::stream::Input;
+use crate::timer::{Timer, later};
+use crate::{Caller, Close, Error, ErrorKind, Result, Timeouts};
+
+/// How long, and for how many bytes, input is discarded after our FIN.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Lives a connection.
+///
+/// Everything that ends it, wherever it happens, sets the link's ending, and the first cause stays;
+/// every wait below ends when it is set. What the ending leads to is decided here alone.
+pub(crate) async fn live<S: Service>(service: Arc<S>, membership: Membership) {
+    let caller = Caller::new(Arc::clone(&membership.link));
+    let mut life = Life {
+        pace: Pace::new(&membership),
+        membership,
+    };
+
+    let mut handler = life.connect(&*service, &caller).await;
+    drop(service);
+    if let Some(handler) = &mut handler {
+        life.exchange(handler, &caller).await;
+        life.report_failure(handler, &caller).await;
+    }
+    life.part().await;
+    let close = life.verdict();
+    if let Some(handler) = handler {
+        life.say_goodbye(handler, &close).await;
+    }
+    life.membership.announce(&close);
+    life.linger().await;
+}
+
+struct Life {
+    membership: Membership,
+    pace: Pace,
+}
+
+/// What a connection does next.
+enum Next {
+    Deliver(Bytes, bool),
+    DeliverEnd,
+    Drain,
+    Over,
+}
+
+impl Life {
+    /// Asks the service who serves this connection; `None` where nobody does.
+    async fn connect<S: Service>(&mut self, service: &S, caller: &Caller) -> Option<S::Connection> {
+        // Boxed, so that a long-lived connection does not keep room for it.
+        match self
+            .callback("on_connect", Box::pin(service.on_connect(caller)))
+            .await?
+        {
+            Ok(handler) => Some(handler),
+            Err(error) => {
+                self.membership.link.end(CloseReason::Rejected, Some(error));
+                None
+            }
+        }
+    }
+
+    /// Delivers what the peer sends until something ends the connection.
+    async fn exchange<C: ConnectionService>(&mut self, handler: &mut C, caller: &Caller) {
+        loop {
+            match self.next().await {
+                Next::Deliver(data, more) => {
+                    let reply = self
+                        .callback("on_bytes", handler.on_bytes(data, caller))
+                        .await;
+                    self.settle(handler, caller, reply, more).await;
+                }
+                Next::DeliverEnd => {
+                    let reply = self.callback("on_end", handler.on_end(caller)).await;
+                    self.settle(handler, caller, reply, false).await;
+                    if !self.membership.run.config.allow_half_open {
+                        self.membership.link.end(CloseReason::PeerClosed, None);
+                    }
+                }
+                Next::Drain => {
+                    let wish = self.callback("on_drain", handler.on_drain(caller)).await;
+                    self.pace.draining = wish != Some(Drain::Stay);
+                }
+                Next::Over => return,
+            }
+        }
+    }
+
+    /// Tells the service, once, that the transport has failed; nothing can revive it.
+    async fn report_failure<C: ConnectionService>(&mut self, handler: &mut C, caller: &Caller) {
+        let ending = self.membership.link.lock().ending().cloned();
+        if let Some(ending) = ending
+            && ending.reason.is_transport_failure()
+            && let Some(error) = ending.error
+        {
+            let _ = self
+                .callback("on_error", handler.on_error(error, caller))
+                .await;
+        }
+    }
+
+    /// Leaves the peer as the ending says: sends what is queued and FIN, or resets.
+    async fn part(&mut self) {
+        poll_fn(|cx| self.poll_sent(cx)).await;
+        let link = &self.membership.link;
+        let mut state = link.lock();
+        let parting = state.ending().map_or(Parting::Orderly, Ending::parting);
+        let peer_has_ended = state.end_seen();
+        if parting == Parting::Orderly && !peer_has_ended {
+            // The descriptor stays: closing it over unread input would destroy what was just sent.
+            if let Some(stream) = state.stream()
+                && stream.finish().is_ok()
+            {
+                return;
+            }
+        }
+        drop(state);
+        link.close_socket(parting);
+    }
+
+    /// Says goodbye to the service, which has a limited time for it.
+    async fn say_goodbye<C: ConnectionService>(&mut self, mut handler: C, close: &Close) {
+        let Membership { run, link, .. } = &self.membership;
+        let budget = later(Instant::now(), Some(run.config.timeouts.on_close));
+        let mut goodbye = pin!(handler.on_close(close));
+        let timer = &mut self.pace.timer;
+        let outcome =
+            poll_fn(
+                |cx| match catch_unwind(AssertUnwindSafe(|| goodbye.as_mut().poll(cx))) {
+                    Ok(Poll::Ready(())) => Poll::Ready(Goodbye::Said),
+                    Ok(Poll::Pending) if timer.poll_passed(cx, budget) => {
+                        Poll::Ready(Goodbye::Overran)
+                    }
+                    Ok(Poll::Pending) => Poll::Pending,
+                    Err(panic) => Poll::Ready(Goodbye::Panicked(panic)),
+                },
+            );
+        let id = crate::ConnectionId::of(link.number);
+        match outcome.await {
+            Goodbye::Said => {}
+            Goodbye::Overran => run.events.emit(&Event::CloseOverran { id }),
+            Goodbye::Panicked(panic) => {
+                let message = &panic_message(&*panic);
+                run.events.emit(&Event::Panicked {
+                    id,
+                    callback: "on_close",
+                    message,
+                });
+            }
+        }
+    }
+
+    /// After our FIN: discards what the peer still sends, until its FIN, for a limited time.
+    async fn linger(&mut self) {
+        let until = later(Instant::now(), Some(LINGER));
+        let mut left = LINGER_BYTES;
+        let Self { membership, pace } = self;
+        poll_fn(|cx| {
+            let mut state = membership.link.lock();
+            state.attach_driver(cx);
+            let over = state.is_forced()
+                || state.poll_discard(cx, &mut left).is_ready()
+                || pace.timer.poll_passed(cx, until);
+            if over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    // ---- Parts of the above ----
+
+    /// Runs one callback to its end, sending what is queued beside it. `None` if it panicked, or if
+    /// a stop could not wait for it; the ending says which.
+    async fn callback<T>(
+        &mut self,
+        name: &'static str,
+        callback: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut callback = pin!(callback);
+        let mut has_waited = false;
+        poll_fn(|cx| {
+            if has_waited && self.membership.link.lock().is_forced() {
+                return Poll::Ready(None);
+            }
+            match catch_unwind(AssertUnwindSafe(|| callback.as_mut().poll(cx))) {
+                Ok(Poll::Ready(value)) => Poll::Ready(Some(value)),
+                Ok(Poll::Pending) => {
+                    has_waited = true;
+                    if self.attend(cx) {
+                        Poll::Ready(None)
+                    } else {
+                        Poll::Pending
+                    }
+                }
+                Err(panic) => {
+                    self.note_panic(name, &*panic);
+                    Poll::Ready(None)
+                }
+            }
+        })
+        .await
+    }
+
+    /// While a callback waits: sends what is queued and notices when the peer is gone. Tells
+    /// whether a stop cut the connection off.
+    fn attend(&mut self, cx: &mut Context<'_>) -> bool {
+        let Self { membership, pace } = self;
+        membership.link.change(|state, wakes| {
+            state.attach_driver(cx);
+            if state.poll_flush(cx, wakes).is_ready() {
+                state.poll_broken(cx, wakes);
+            }
+            pace.check_stall(state, &membership.run.config.timeouts, cx, wakes);
+            state.is_forced()
+        })
+    }
+
+    fn note_panic(&mut self, callback: &'static str, panic: &(dyn Any + Send)) {
+        let Membership { run, link, .. } = &self.membership;
+        let message = panic_message(panic);
+        let id = crate::ConnectionId::of(link.number);
+        run.events.emit(&Event::Panicked {
+            id,
+            callback,
+            message: &message,
+        });
+        let error = Error::new(format!("{callback} panicked: {message}"));
+        link.end(CloseReason::Panicked, Some(error));
+    }
+
+    /// Does what the outcome of `on_bytes` or `on_end` asks for.
+    async fn settle<C: ConnectionService>(
+        &mut self,
+        handler: &mut C,
+        caller: &Caller,
+        outcome: Option<Result<Option<Bytes>>>,
+        more: bool,
+    ) {
+        match outcome {
+            Some(Ok(Some(reply))) => {
+                self.membership
+                    .link
+                    .change(|state, wakes| state.reply(reply, more, wakes));
+            }
+            Some(Err(error)) => self.raise(handler, caller, error).await,
+            Some(Ok(None)) | None => {}
+        }
+    }
+
+    /// Gives a callback's error to `on_error`, which decides whether the connection goes on.
+    async fn raise<C: ConnectionService>(
+        &mut self,
+        handler: &mut C,
+        caller: &Caller,
+        error: Error,
+    ) {
+        if self.membership.link.lock().explains(&error) {
+            return;
+        }
+        let outcome = self
+            .callback("on_error", handler.on_error(error, caller))
+            .await;
+        if let Some(Err(error)) = outcome {
+            self.membership
+                .link
+                .end(CloseReason::ServiceError, Some(error));
+        }
+    }
+
+    /// Waits for what comes next.
+    async fn next(&mut self) -> Next {
+        let Self { membership, pace } = self;
+        poll_fn(|cx| {
+            let timeouts = &membership.run.config.timeouts;
+            membership
+                .link
+                .change(|state, wakes| pace.poll_next(state, timeouts, cx, wakes))
+        })
+        .await
+    }
+
+    /// Waits until everything queued is sent, or cannot be any more.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { membership, pace } = self;
+        membership.link.change(|state, wakes| {
+            state.attach_driver(cx);
+            let is_cut = |state: &State| state.ending().is_some_and(|end| end.cut.is_some());
+            if is_cut(state) || state.poll_flush(cx, wakes).is_ready() {
+                return Poll::Ready(());
+            }
+            pace.check_stall(state, &membership.run.config.timeouts, cx, wakes);
+            if is_cut(state) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+    }
+
+    /// What is told of the connection at its end.
+    fn verdict(&self) -> Close {
+        let link = &self.membership.link;
+        let stats = link.stats();
+        let state = link.lock();
+        let (reason, error) = match state.ending() {
+            Some(ending) => (ending.reason, ending.error.clone()),
+            None => unreachable!("a connection parts only after its ending was set"),
+        };
+        Close {
+            reason,
+            stats,
+            error,
+        }
+    }
+}
+
+enum Goodbye {
+    Said,
+    Overran,
+    Panicked(Box<dyn Any + Send>),
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    if let Some(message) = panic.downcast_ref::<&str>() {
+        (*message).to_owned()
+    } else if let Some(message) = panic.downcast_ref::<String>() {
+        message.clone()
+    } else {
+        "(no message)".to_owned()
+    }
+}
+
+/// When to read, when to rest, and which deadline is next.
+struct Pace {
+    turn: Turn,
+    timer: Timer,
+    /// How much was sent when it was last seen to move, and when that was.
+    stall: Option<(u64, Instant)>,
+    idle: Option<Idle>,
+    lifetime_ends: Option<Instant>,
+    /// The service has agreed to close as soon as nothing is at hand any more.
+    draining: bool,
+}
+
+/// What a connection has done since it last let others have their turn.
+#[derive(Default)]
+struct Turn {
+    chunks: u32,
+    bytes: usize,
+}
+
+impl Turn {
+    const CHUNKS: u32 = 32;
+    const BYTES: usize = 256 * 1024;
+
+    fn is_spent(&self) -> bool {
+        self.chunks >= Self::CHUNKS || self.bytes >= Self::BYTES
+    }
+}
+
+/// Since when the peer has been silent, and how much it had acknowledged when last looked at.
+struct Idle {
+    since: Instant,
+    acknowledged: u64,
+    looked: bool,
+}
+
+impl Pace {
+    fn new(membership: &Membership) -> Self {
+        let lifetime = membership.run.config.timeouts.max_lifetime;
+        Self {
+            turn: Turn::default(),
+            timer: Timer::default(),
+            stall: None,
+            idle: None,
+            lifetime_ends: later(membership.link.accepted(), lifetime),
+            draining: false,
+        }
+    }
+
+    fn poll_next(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) -> Poll<Next> {
+        state.attach_driver(cx);
+        if state.ending().is_some() {
+            return Poll::Ready(Next::Over);
+        }
+        if state.take_drain_request() {
+            return Poll::Ready(Next::Drain);
+        }
+        let rests = self.turn.is_spent();
+        if !rests && let Poll::Ready(next) = self.poll_read(state, cx, wakes) {
+            return Poll::Ready(next);
+        }
+        // Nothing is at hand, so what was gathered leaves now.
+        if state.poll_flush(cx, wakes).is_ready() && state.end_seen() {
+            self.watch_half_open(state, cx, wakes);
+        }
+        self.check_deadlines(state, timeouts, cx, wakes);
+        if state.ending().is_some() {
+            return Poll::Ready(Next::Over);
+        }
+        self.turn = Turn::default();
+        if rests {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn poll_read(
+        &mut self,
+        state: &mut State,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) -> Poll<Next> {
+        if state.outbox().queued() > QUEUE_CAP {
+            let _ = state.poll_flush(cx, wakes);
+        }
+        // A peer that does not take its replies is not asked for more work.
+        let may_read = !state.end_seen() && state.outbox().queued() <= QUEUE_CAP;
+        let input = match (may_read, self.draining) {
+            (true, false) => match state.poll_input(cx, wakes) {
+                Poll::Ready(input) => input,
+                Poll::Pending => return Poll::Pending,
+            },
+            (true, true) => state.input_now(wakes),
+            (false, _) => None,
+        };
+        match input {
+            Some(Input::Chunk(data, more)) => {
+                self.turn.chunks += 1;
+                self.turn.bytes += data.len();
+                self.idle = None;
+                Poll::Ready(Next::Deliver(data, more))
+            }
+            Some(Input::End) => Poll::Ready(Next::DeliverEnd),
+            None => {
+                if self.draining && (may_read || state.end_seen()) {
+                    state.end(CloseReason::Drained, None, wakes);
+                }
+                // A failed read has set the ending.
+                if state.ending().is_some() {
+                    Poll::Ready(Next::Over)
+                } else {
+                    Poll::Pending
+                }
+            }
+        }
+    }
+
+    /// After the peer's FIN reading tells nothing more, so the end of the connection is looked for.
+    fn watch_half_open(&mut self, state: &mut State, cx: &mut Context<'_>, wakes: &mut Wakes) {
+        if state.poll_broken(cx, wakes) {
+            state.fail(
+                Error::of(ErrorKind::Reset, "the peer reset the connection"),
+                wakes,
+            );
+        }
+    }
+
+    // ---- Deadlines ----
+
+    fn check_deadlines(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) {
+        let stall = self.stall_deadline(state, timeouts);
+        let idle = self.idle_deadline(state, timeouts);
+        let next = [stall, idle, self.lifetime_ends]
+            .into_iter()
+            .flatten()
+            .min();
+        if !self.timer.poll_passed(cx, next) {
+            return;
+        }
+        let now = Instant::now();
+        let has_passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if has_passed(stall) {
+            fail_stalled(state, timeouts, wakes);
+        } else if has_passed(self.lifetime_ends) {
+            state.end(CloseReason::MaxLifetime, None, wakes);
+        } else if has_passed(idle) && !self.download_moves(state, now) {
+            state.end(CloseReason::IdleTimeout, None, wakes);
+        } else {
+            // Not the end yet: look again, with the new deadline armed.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// While a callback runs, or the connection ends: only a peer that does not read counts.
+    fn check_stall(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) {
+        let deadline = self.stall_deadline(state, timeouts);
+        if self.timer.poll_passed(cx, deadline) {
+            fail_stalled(state, timeouts, wakes);
+        }
+    }
+
+    fn stall_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
+        let outbox = state.outbox();
+        if outbox.is_empty() {
+            self.stall = None;
+            return None;
+        }
+        let sent = outbox.sent();
+        let (_, since) = match self.stall {
+            Some(stall) if stall.0 == sent => stall,
+            _ => *self.stall.insert((sent, Instant::now())),
+        };
+        later(since, timeouts.write)
+    }
+
+    fn idle_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
+        timeouts.idle?;
+        if !state.outbox().is_empty() {
+            self.idle = None;
+            return None;
+        }
+        let acknowledged = state.outbox().sent();
+        let idle = self.idle.get_or_insert_with(|| Idle {
+            since: Instant::now(),
+            acknowledged,
+            looked: false,
+        });
+        later(idle.since, timeouts.idle)
+    }
+
+    /// Whether the peer has acknowledged data since the last look, or may have done so before the
+    /// first; then it has the idle time again.
+    fn download_moves(&mut self, state: &mut State, now: Instant) -> bool {
+        let (Some(idle), Some(stream)) = (&mut self.idle, state.stream()) else {
+            return false;
+        };
+        let Some(owed) = stream.unacknowledged() else {
+            return false;
+        };
+        let acknowledged = state.outbox().sent().saturating_sub(owed);
+        let moves = acknowledged > idle.acknowledged || (owed > 0 && !idle.looked);
+        if moves {
+            *idle = Idle {
+                since: now,
+                acknowledged,
+                looked: true,
+            };
+        }
+        moves
+    }
+}
+
+fn fail_stalled(state: &mut State, timeouts: &Timeouts, wakes: &mut Wakes) {
+    let limit = timeouts.write.unwrap_or_default();
+    let message = format!("the peer took no data for {limit:?}");
+    state.fail_with(
+        CloseReason::WriteTimeout,
+        Error::of(ErrorKind::Timeout, message),
+        wakes,
+    );
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! What happens to a listener and its connections, told to the log and to whoever counts it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::{Close, ConnectionId, Error, StopReport};
+
+/// One thing that happened; every kind has one [`name`](Self::name) and one set of fields.
+///
+/// Every event is logged through [`tracing`] with target `onbytes`, its name as the field `event`,
+/// and its fields under their names here. [`Listener::on_event`](crate::Listener::on_event) gets
+/// the same events, for metrics. Lines that peers can cause are limited to ten of a kind in ten
+/// seconds, and the next one says how many were left out; the hook gets them all.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The listener accepts connections. Logged as info.
+    #[non_exhaustive]
+    Listening {
+        /// Where it listens, with the real port.
+        local_addr: SocketAddr,
+    },
+    /// A connection was accepted. Logged as debug.
+    #[non_exhaustive]
+    Accepted {
+        /// The connection.
+        id: ConnectionId,
+        /// Its peer.
+        remote_addr: SocketAddr,
+        /// Our address that the peer connected to.
+        local_addr: SocketAddr,
+    },
+    /// A caller beyond `max_connections` was turned away. Logged as warning.
+    #[non_exhaustive]
+    Refused {
+        /// The caller, where the system tells.
+        remote_addr: Option<SocketAddr>,
+    },
+    /// A connection has ended; its descriptor is closed or about to be. Logged as debug; as warning
+    /// where the service is to blame, or refused the connection.
+    #[non_exhaustive]
+    Closed {
+        /// The connection.
+        id: ConnectionId,
+        /// Its peer.
+        remote_addr: SocketAddr,
+        /// Why it ended, and what it did.
+        close: &'a Close,
+    },
+    /// A callback panicked; its connection ends. Logged as error.
+    #[non_exhaustive]
+    Panicked {
+        /// The connection.
+        id: ConnectionId,
+        /// The callback.
+        callback: &'static str,
+        /// What the panic said.
+        message: &'a str,
+    },
+    /// `on_close` took longer than its budget and was dropped. Logged as warning.
+    #[non_exhaustive]
+    CloseOverran {
+        /// The connection.
+        id: ConnectionId,
+    },
+    /// A connection failed before it was accepted; others are not concerned. Logged as debug.
+    #[non_exhaustive]
+    AcceptFailed {
+        /// What the system said.
+        error: &'a Error,
+    },
+    /// The process is out of descriptors or memory, so callers wait; told at most once in ten
+    /// seconds. Logged as error.
+    #[non_exhaustive]
+    Starved {
+        /// What the system said.
+        error: &'a Error,
+    },
+    /// Accepting works again after starvation. Logged as info.
+    #[non_exhaustive]
+    Recovered {},
+    /// The listening socket is gone; the listener accepts nothing more. Logged as error.
+    #[non_exhaustive]
+    Lost {
+        /// What the system said.
+        error: &'a Error,
+    },
+    /// A stop has begun. Logged as info.
+    #[non_exhaustive]
+    Stopping {
+        /// Connections that are live.
+        connections: usize,
+    },
+    /// A stop is complete. Logged as info.
+    #[non_exhaustive]
+    Stopped {
+        /// How the connections ended.
+        report: &'a StopReport,
+    },
+}
+
+impl Event<'_> {
+    /// The name of this kind of event, the same in logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Listening { .. } => "listening",
+            Self::Accepted { .. } => "accepted",
+            Self::Refused { .. } => "refused",
+            Self::Closed { .. } => "closed",
+            Self::Panicked { .. } => "panicked",
+            Self::CloseOverran { .. } => "close_overran",
+            Self::AcceptFailed { .. } => "accept_failed",
+            Self::Starved { .. } => "starved",
+            Self::Recovered {} => "recovered",
+            Self::Lost { .. } => "lost",
+            Self::Stopping { .. } => "stopping",
+            Self::Stopped { .. } => "stopped",
+        }
+    }
+}
+
+pub(crate) type Hook = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
+
+/// Where the events of a listener go.
+#[derive(Default)]
+pub(crate) struct Events {
+    hook: Mutex<Option<Hook>>,
+    quota: Mutex<[Quota; 4]>,
+}
+
+impl Events {
+    pub(crate) fn set_hook(&self, hook: Hook) {
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(hook);
+    }
+
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        self.log(event);
+        let hook = self
+            .hook
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(hook) = hook {
+            // A hook that panics must not end the accept loop; the panic itself has been reported.
+            let _ = catch_unwind(AssertUnwindSafe(|| hook(event)));
+        }
+    }
+
+    fn log(&self, event: &Event<'_>) {
+        let name = event.name();
+        match event {
+            Event::Listening { local_addr } => {
+                tracing::info!(target: "onbytes", event = name, %local_addr, "listening");
+            }
+            Event::Accepted {
+                id,
+                remote_addr,
+                local_addr,
+            } => tracing::debug!(
+                target: "onbytes", event = name, %id, %remote_addr, %local_addr, "accepted"
+            ),
+            Event::Refused { remote_addr } => {
+                let Some(left_out) = self.admit(0) else {
+                    return;
+                };
+                let remote_addr = remote_addr.map(tracing::field::display);
+                tracing::warn!(
+                    target: "onbytes", event = name, remote_addr, left_out,
+                    "refused: max_connections is reached"
+                );
+            }
+            Event::Closed {
+                id,
+                remote_addr,
+                close,
+            } => {
+                self.log_closed(name, *id, *remote_addr, close);
+            }
+            Event::Panicked {
+                id,
+                callback,
+                message,
+            } => {
+                let Some(left_out) = self.admit(1) else {
+                    return;
+                };
+                tracing::error!(
+                    target: "onbytes", event = name, %id, callback, message, left_out,
+                    "a callback panicked"
+                );
+            }
+            Event::CloseOverran { id } => {
+                let Some(left_out) = self.admit(2) else {
+                    return;
+                };
+                tracing::warn!(
+                    target: "onbytes", event = name, %id, left_out,
+                    "on_close took too long and was dropped"
+                );
+            }
+            Event::AcceptFailed { error } => tracing::debug!(
+                target: "onbytes", event = name, error = %Chain(error),
+                "a connection failed before it was accepted"
+            ),
+            Event::Starved { error } => tracing::error!(
+                target: "onbytes", event = name, error = %Chain(error),
+                "out of descriptors or memory; callers wait"
+            ),
+            Event::Recovered {} => {
+                tracing::info!(target: "onbytes", event = name, "accepting works again");
+            }
+            Event::Lost { error } => tracing::error!(
+                target: "onbytes", event = name, error = %Chain(error),
+                "the listening socket is gone"
+            ),
+            Event::Stopping { connections } => {
+                tracing::info!(target: "onbytes", event = name, connections, "stopping");
+            }
+            Event::Stopped { report } => tracing::info!(
+                target: "onbytes", event = name,
+                clean = report.clean, forced = report.forced, abandoned = report.abandoned,
+                "stopped"
+            ),
+        }
+    }
+
+    fn log_closed(&self, name: &str, id: ConnectionId, remote_addr: SocketAddr, close: &Close) {
+        let Close {
+            reason,
+            stats,
+            error,
+        } = close;
+        let error = error
+            .as_ref()
+            .map(|error| tracing::field::display(Chain(error)));
+        macro_rules! closed {
+            ($level:ident, $left_out:expr) => {
+                tracing::$level!(
+                    target: "onbytes", event = name, %id, %remote_addr, %reason, error,
+                    bytes_received = stats.bytes_received, bytes_sent = stats.bytes_sent,
+                    bytes_unsent = stats.bytes_unsent, chunks_received = stats.chunks_received,
+                    chunks_sent = stats.chunks_sent, age = stats.age.as_secs_f64(),
+                    left_out = $left_out, "closed"
+                )
+            };
+        }
+        match reason {
+            crate::CloseReason::ServiceError | crate::CloseReason::Rejected => {
+                let Some(left_out) = self.admit(3) else {
+                    return;
+                };
+                closed!(warn, left_out);
+            }
+            _ => closed!(debug, None::<u64>),
+        }
+    }
+
+    /// Whether a line of the given kind may be logged now; if so, how many were left out before.
+    fn admit(&self, kind: usize) -> Option<Option<u64>> {
+        let mut quota = self.quota.lock().unwrap_or_else(PoisonError::into_inner);
+        quota[kind]
+            .admit(Instant::now())
+            .map(|left_out| (left_out > 0).then_some(left_out))
+    }
+}
+
+/// Ten lines in ten seconds, and a count of those left out.
+#[derive(Default)]
+struct Quota {
+    since: Option<Instant>,
+    admitted: u32,
+    left_out: u64,
+}
+
+impl Quota {
+    const LINES: u32 = 10;
+    const PERIOD: Duration = Duration::from_secs(10);
+
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self
+            .since
+            .is_none_or(|since| now.duration_since(since) >= Self::PERIOD)
+        {
+            self.since = Some(now);
+            self.admitted = 0;
+        }
+        if self.admitted == Self::LINES {
+            self.left_out += 1;
+            return None;
+        }
+        self.admitted += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+/// An error with its causes, in one line.
+struct Chain<'a>(&'a Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = std::error::Error::source(self.0);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_lines_in_ten_seconds_and_the_rest_is_counted() {
+        let mut quota = Quota::default();
+        let start = Instant::now();
+        let admitted = (0..100).filter(|_| quota.admit(start).is_some()).count();
+        assert_eq!(admitted, 10);
+        assert_eq!(quota.admit(start + Duration::from_secs(10)), Some(90));
+        assert_eq!(quota.admit(start + Duration::from_secs(10)), Some(0));
+    }
+
+    #[test]
+    fn a_panicking_hook_harms_nobody() {
+        let events = Events::default();
+        events.set_hook(Arc::new(|_| panic!("the hook")));
+        events.emit(&Event::Recovered {});
+    }
+}

@@ -1,0 +1,468 @@
+//! The listener: the handle that starts, swaps services, stops, and tells what goes on.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::accept::{Attached, accept_loop};
+use crate::bind;
+use crate::event::{Event, Events};
+use crate::run::{Counters, ListenerStats, Run};
+use crate::service::Service;
+use crate::socket::ListeningSocket;
+use crate::stop::{Running, StopReport};
+use crate::{Endpoint, Error, ErrorKind, ListenerConfiguration, Result};
+
+/// Accepts TCP connections and gives each to the attached [`Service`].
+///
+/// A `Listener` is a handle: clones are handles of the same listener, and dropping the last one
+/// stops it at once. Connections run on the Tokio runtime that [`start`](Self::start) was called
+/// on, which needs its `io` and `time` drivers (`enable_all`).
+///
+/// ```
+/// use onbytes::{Bytes, Client, ClientConfiguration, Listener, ListenerConfiguration, service_fn};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> onbytes::Result<()> {
+/// let echo = service_fn(|_caller| async { Ok(|data: Bytes| async { Ok(Some(data)) }) });
+///
+/// let listener = Listener::new(("127.0.0.1", 0), ListenerConfiguration::new())?;
+/// listener.attach(echo);
+/// listener.start().await?;
+/// let port = listener.local_addr().expect("it listens").port();
+///
+/// let mut client = Client::connect("127.0.0.1", port, ClientConfiguration::new()).await?;
+/// client.write_bytes("hello").await?;
+/// assert_eq!(client.read_bytes().await?.as_deref(), Some(&b"hello"[..]));
+/// client.close().await?;
+///
+/// let report = listener.graceful_stop(Duration::from_secs(5)).await;
+/// assert_eq!(report.forced, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Listener {
+    owner: Arc<Owner>,
+}
+
+/// What all handles share; when it goes, the listener stops.
+struct Owner {
+    core: Arc<Core>,
+}
+
+struct Core {
+    endpoint: Endpoint,
+    config: ListenerConfiguration,
+    events: Arc<Events>,
+    counters: Arc<Counters>,
+    attached: watch::Sender<Attached>,
+    current: AtomicU64,
+    phase: Mutex<Phase>,
+}
+
+enum Phase {
+    Stopped,
+    /// Files are read and the port is opened; `false` where a stop came in between.
+    Starting(bool),
+    Running(Arc<Running>, SocketAddr),
+}
+
+/// Names an attached service, for [`Listener::detach`].
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct ServiceToken(u64);
+
+impl Listener {
+    /// Makes a listener for `endpoint`: a port, a host and a port, or a socket address.
+    ///
+    /// Nothing is opened yet. A port of 0 lets the system pick one; [`local_addr`](Self::local_addr)
+    /// tells which.
+    ///
+    /// # Errors
+    ///
+    /// A value of the configuration that cannot be, by name.
+    pub fn new(endpoint: impl Into<Endpoint>, config: ListenerConfiguration) -> Result<Self> {
+        config.check()?;
+        let core = Core {
+            endpoint: bind::effective_endpoint(endpoint.into(), &config)?,
+            config,
+            events: Arc::default(),
+            counters: Arc::default(),
+            attached: watch::Sender::new(None),
+            current: AtomicU64::new(0),
+            phase: Mutex::new(Phase::Stopped),
+        };
+        Ok(Self {
+            owner: Arc::new(Owner {
+                core: Arc::new(core),
+            }),
+        })
+    }
+
+    /// Attaches `service` for connections accepted from now on, in the place of any other.
+    ///
+    /// It may be called while the listener runs: live connections keep the service they have.
+    pub fn attach<S: Service>(&self, service: S) -> ServiceToken {
+        let core = self.core();
+        let mut token = 0;
+        core.attached.send_modify(|attached| {
+            token = core.current.fetch_add(1, Ordering::SeqCst) + 1;
+            *attached = Some(Arc::new(service));
+        });
+        ServiceToken(token)
+    }
+
+    /// Detaches a service: nothing is accepted until the next [`attach`](Self::attach), and callers
+    /// wait. Live connections go on.
+    ///
+    /// # Errors
+    ///
+    /// `State` where another service has been attached since, which stays, or none is attached.
+    #[allow(clippy::needless_pass_by_value)] // A token is good for one detach.
+    pub fn detach(&self, token: ServiceToken) -> Result<()> {
+        let core = self.core();
+        let is_detached = core.attached.send_if_modified(|attached| {
+            let is_current = core.current.load(Ordering::SeqCst) == token.0;
+            is_current && attached.take().is_some()
+        });
+        if is_detached {
+            return Ok(());
+        }
+        Err(Error::of(
+            ErrorKind::State,
+            "this service is not attached any more",
+        ))
+    }
+
+    /// Calls `hook` for every [`Event`] of the listener and its connections, in the place of any
+    /// hook set before.
+    ///
+    /// It runs on the task that the event happens on, so it should be quick and must not block.
+    ///
+    /// ```
+    /// # use onbytes::{Event, Listener, ListenerConfiguration};
+    /// # let listener = Listener::new(0, ListenerConfiguration::new())?;
+    /// listener.on_event(|event| match event {
+    ///     Event::Closed { close, .. } => println!("closed: {}", close.reason),
+    ///     other => println!("{}", other.name()),
+    /// });
+    /// # Ok::<(), onbytes::Error>(())
+    /// ```
+    pub fn on_event(&self, hook: impl Fn(&Event<'_>) + Send + Sync + 'static) {
+        self.core().events.set_hook(Arc::new(hook));
+    }
+
+    /// Opens the port and accepts connections from now on.
+    ///
+    /// # Errors
+    ///
+    /// `State` where no service is attached, the listener is started already, or there is no Tokio
+    /// runtime; `Bind` where the address cannot be had.
+    ///
+    /// # Panics
+    ///
+    /// If the runtime has no `io` or no `time` driver.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the listener is not started.
+    pub async fn start(&self) -> Result<()> {
+        let core = self.core();
+        let starting = core.begin_start()?;
+        let (fd, local) = bind::listen(&core.endpoint, &core.config).await?;
+        let run = Run::new(
+            core.config.clone(),
+            Arc::clone(&core.events),
+            Arc::clone(&core.counters),
+        );
+        let running = Arc::new(Running::new(Arc::new(run)));
+        for socket in share(fd, core.config.workers)? {
+            let attached = core.attached.subscribe();
+            running.accept(accept_loop(
+                socket,
+                local,
+                Arc::clone(&running.run),
+                attached,
+            ));
+        }
+        starting.complete(running, local)?;
+        core.events.emit(&Event::Listening {
+            local_addr: crate::accept::canonical(local),
+        });
+        Ok(())
+    }
+
+    /// The address it listens on, with the real port; `None` while it is not started.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &*self.core().lock() {
+            Phase::Running(_, local) => Some(*local),
+            _ => None,
+        }
+    }
+
+    /// Counts of what the listener has seen.
+    pub fn stats(&self) -> ListenerStats {
+        let active = self
+            .core()
+            .running()
+            .map_or(0, |running| running.run.alive());
+        ListenerStats::of(&self.core().counters, active)
+    }
+
+    /// Serves until SIGINT or SIGTERM, then stops gracefully: attach, start, run, stop.
+    ///
+    /// The graceful stop has `timeouts.shutdown` (30 s); a second signal makes it immediate.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start), and where the listening socket is lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped and this was the last handle, the listener stops at once.
+    pub async fn serve<S: Service>(self, service: S) -> Result<StopReport> {
+        let mut signals = Signals::new()?;
+        self.attach(service);
+        self.start().await?;
+        self.run_until(signals.next()).await?;
+        let graceful = self.graceful_stop(self.core().config.timeouts.shutdown);
+        tokio::select! {
+            report = graceful => Ok(report),
+            () = signals.next() => Ok(self.immediate_stop().await),
+        }
+    }
+
+    /// Serves until `shutdown` completes, then stops gracefully within `timeouts.shutdown` (30 s).
+    ///
+    /// The same as [`serve`](Self::serve), without touching the signals of the process.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start), and where the listening socket is lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped and this was the last handle, the listener stops at once.
+    pub async fn serve_until<S: Service>(
+        self,
+        service: S,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<StopReport> {
+        self.attach(service);
+        self.start().await?;
+        self.run_until(shutdown).await?;
+        Ok(self
+            .graceful_stop(self.core().config.timeouts.shutdown)
+            .await)
+    }
+
+    /// Waits for `shutdown`, unless the listening socket is lost before.
+    async fn run_until(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let Some(running) = self.core().running() else {
+            return Ok(());
+        };
+        tokio::select! {
+            () = shutdown => Ok(()),
+            // Somebody else has stopped it: there is nothing left to wait for.
+            _ = running.report() => Ok(()),
+            error = running.lost() => {
+                self.immediate_stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops: releases the port at once, lets every connection finish, and cuts off at the deadline
+    /// what has not.
+    ///
+    /// Callbacks that are running finish; then each service hears
+    /// [`on_drain`](crate::ConnectionService::on_drain) once and decides whether its connection
+    /// closes as soon as what has arrived is delivered and answered, or stays. After the stop the
+    /// listener can be started again. On a listener that is not started this does nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// The stop goes on if the future is dropped. Calling it again waits for the same stop, and
+    /// brings its deadline forward where `within` ends earlier.
+    pub async fn graceful_stop(&self, within: Duration) -> StopReport {
+        match self.core().take_running() {
+            Some(running) => {
+                running.stop_within(within, self.core().after_stop(&running));
+                running.report().await
+            }
+            None => StopReport::default(),
+        }
+    }
+
+    /// Stops at once: every connection is reset, and a running callback is dropped at its next await
+    /// point; `on_close` still runs. It works during a graceful stop too.
+    ///
+    /// # Cancel safety
+    ///
+    /// The stop goes on if the future is dropped.
+    pub async fn immediate_stop(&self) -> StopReport {
+        match self.core().take_running() {
+            Some(running) => {
+                running.stop_now(self.core().after_stop(&running));
+                running.report().await
+            }
+            None => StopReport::default(),
+        }
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.owner.core
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("endpoint", &self.core().endpoint)
+            .field("local_addr", &self.local_addr())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(running) = self.core.take_running() {
+            running.stop_now(self.core.after_stop(&running));
+        }
+    }
+}
+
+impl Core {
+    fn lock(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> Option<Arc<Running>> {
+        match &*self.lock() {
+            Phase::Running(running, _) => Some(Arc::clone(running)),
+            _ => None,
+        }
+    }
+
+    /// What a stop has to stop; a start that is under way will not be completed.
+    fn take_running(&self) -> Option<Arc<Running>> {
+        match &mut *self.lock() {
+            Phase::Running(running, _) => Some(Arc::clone(running)),
+            Phase::Starting(goes_on) => {
+                *goes_on = false;
+                None
+            }
+            Phase::Stopped => None,
+        }
+    }
+
+    /// What the stop of `running` does last: the listener may be started again.
+    fn after_stop(self: &Arc<Self>, running: &Arc<Running>) -> impl FnOnce() + Send + 'static {
+        let (core, running) = (Arc::clone(self), Arc::clone(running));
+        move || {
+            let mut phase = core.lock();
+            if matches!(&*phase, Phase::Running(current, _) if Arc::ptr_eq(current, &running)) {
+                *phase = Phase::Stopped;
+            }
+        }
+    }
+
+    fn begin_start(self: &Arc<Self>) -> Result<Starting> {
+        let refused = |message| Err(Error::of(ErrorKind::State, message));
+        if Handle::try_current().is_err() {
+            return refused("a listener is started from within a Tokio runtime");
+        }
+        if self.attached.borrow().is_none() {
+            return refused("no service is attached; call attach before start");
+        }
+        let mut phase = self.lock();
+        if !matches!(&*phase, Phase::Stopped) {
+            return refused("the listener is already started");
+        }
+        *phase = Phase::Starting(true);
+        Ok(Starting {
+            core: Arc::clone(self),
+            is_complete: false,
+        })
+    }
+}
+
+/// A start under way; dropped before it is complete, the listener is not started.
+struct Starting {
+    core: Arc<Core>,
+    is_complete: bool,
+}
+
+impl Starting {
+    fn complete(mut self, running: Arc<Running>, local: SocketAddr) -> Result<()> {
+        let mut phase = self.core.lock();
+        if !matches!(&*phase, Phase::Starting(true)) {
+            drop(phase);
+            running.stop_now(|| {});
+            return Err(Error::of(
+                ErrorKind::State,
+                "the listener was stopped while it started",
+            ));
+        }
+        *phase = Phase::Running(running, local);
+        drop(phase);
+        self.is_complete = true;
+        Ok(())
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            *self.core.lock() = Phase::Stopped;
+        }
+    }
+}
+
+/// One socket for each accept loop, all of the same port.
+fn share(fd: std::os::fd::OwnedFd, loops: usize) -> Result<Vec<ListeningSocket>> {
+    let cannot = |error| Error::caused(ErrorKind::Bind, "cannot accept on the port", error);
+    let mut fds = Vec::with_capacity(loops);
+    for _ in 1..loops {
+        fds.push(fd.try_clone().map_err(cannot)?);
+    }
+    fds.push(fd);
+    fds.into_iter()
+        .map(|fd| ListeningSocket::register(fd).map_err(cannot))
+        .collect()
+}
+
+/// The signals that end a program.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Error::caused(ErrorKind::State, "cannot listen for signals", error)
+            })
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

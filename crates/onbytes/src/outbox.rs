@@ -1,0 +1,255 @@
+//! The write queue of one connection and its marks, without sockets.
+//!
+//! Every byte accepted for sending has a position in the stream of all bytes accepted so far. A
+//! message is known by its *mark*, the position behind its last byte: it is sent when `sent` has
+//! reached the mark. So a writer needs to remember one number, and the queue needs no entry for a
+//! message that the kernel took at once.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Entries up to this size are copied when they are queued, so that a small reply that is a slice
+/// of a large read buffer does not keep that buffer alive while the peer is slow.
+const COPIED: usize = 16 * 1024;
+
+/// The smallest block that copied entries share.
+const BLOCK: usize = 1024;
+
+/// The queue of one connection: what was accepted, what was sent, and what lies between.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    taken: u64,
+    sent: u64,
+    backlog: VecDeque<Entry>,
+}
+
+enum Entry {
+    /// A block of copied small messages, with room for more.
+    Copied(BytesMut),
+    /// A message kept as it was given.
+    Kept(Bytes),
+}
+
+impl Entry {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Copied(block) => block,
+            Self::Kept(data) => data,
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Copied(block) => block.advance(count),
+            Self::Kept(data) => data.advance(count),
+        }
+    }
+}
+
+impl Outbox {
+    /// Bytes accepted but not yet taken by the kernel.
+    pub(crate) fn queued(&self) -> u64 {
+        self.taken - self.sent
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.taken == self.sent
+    }
+
+    /// Bytes that the kernel has taken so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether a message of `len` bytes may enter a queue with room for `cap` bytes. A message
+    /// larger than the whole queue may enter when it is empty, or it could never be sent.
+    pub(crate) fn has_room(&self, len: usize, cap: u64) -> bool {
+        self.is_empty() || self.queued() + len as u64 <= cap
+    }
+
+    /// Records `count` bytes that the kernel took without having been queued.
+    pub(crate) fn passed(&mut self, count: usize) {
+        debug_assert!(self.is_empty(), "bytes may not overtake the queue");
+        self.taken += count as u64;
+        self.sent += count as u64;
+    }
+
+    /// Queues `data` behind everything else and returns its mark.
+    pub(crate) fn push(&mut self, data: Bytes) -> u64 {
+        self.taken += data.len() as u64;
+        if !data.is_empty() {
+            if data.len() > COPIED {
+                self.backlog.push_back(Entry::Kept(data));
+            } else {
+                copy_into(&mut self.backlog, &data);
+            }
+        }
+        self.taken
+    }
+
+    /// Fills `slices` with the front of the queue, at most `limit` bytes of it, and returns how
+    /// many slices are in use.
+    pub(crate) fn front<'a>(&'a self, slices: &mut [IoSlice<'a>], limit: usize) -> usize {
+        let mut left = limit;
+        let mut used = 0;
+        for (slot, entry) in slices.iter_mut().zip(&self.backlog) {
+            let data = entry.as_slice();
+            let data = &data[..data.len().min(left)];
+            if data.is_empty() {
+                break;
+            }
+            *slot = IoSlice::new(data);
+            left -= data.len();
+            used += 1;
+        }
+        used
+    }
+
+    /// Removes `count` bytes that the kernel took from the front of the queue.
+    pub(crate) fn advance(&mut self, count: usize) {
+        debug_assert!(
+            count as u64 <= self.queued(),
+            "more was sent than was queued"
+        );
+        self.sent += count as u64;
+        let mut left = count;
+        while let Some(entry) = self.backlog.front_mut() {
+            let len = entry.as_slice().len();
+            if left < len {
+                entry.advance(left);
+                break;
+            }
+            left -= len;
+            self.backlog.pop_front();
+        }
+        if self.is_empty() {
+            // An idle connection holds no queue memory.
+            self.backlog = VecDeque::new();
+        }
+    }
+
+    /// Forgets what is queued and returns how many bytes that were.
+    pub(crate) fn discard(&mut self) -> u64 {
+        let lost = self.queued();
+        self.taken = self.sent;
+        self.backlog = VecDeque::new();
+        lost
+    }
+}
+
+fn copy_into(backlog: &mut VecDeque<Entry>, data: &[u8]) {
+    if let Some(Entry::Copied(block)) = backlog.back_mut()
+        && block.capacity() - block.len() >= data.len()
+    {
+        block.extend_from_slice(data);
+        return;
+    }
+    let mut block = BytesMut::with_capacity(data.len().next_power_of_two().max(BLOCK));
+    block.extend_from_slice(data);
+    backlog.push_back(Entry::Copied(block));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(outbox: &Outbox) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let used = outbox.front(&mut slices, usize::MAX);
+        slices[..used]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn marks_are_positions_in_the_stream() {
+        let mut outbox = Outbox::default();
+        outbox.passed(10);
+        assert_eq!(outbox.push(Bytes::from_static(b"hello")), 15);
+        assert_eq!(outbox.push(Bytes::from_static(b"!")), 16);
+        outbox.advance(5);
+        assert_eq!((outbox.sent(), outbox.queued()), (15, 1));
+    }
+
+    #[test]
+    fn small_messages_share_a_block_and_large_ones_are_kept_as_they_are() {
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"a"));
+        outbox.push(Bytes::from_static(b"b"));
+        let large = Bytes::from(vec![7; COPIED + 1]);
+        outbox.push(large.clone());
+        let backlog = &outbox.backlog;
+        assert_eq!(backlog.len(), 2);
+        assert_eq!(backlog[1].as_slice().as_ptr(), large.as_ptr());
+    }
+
+    #[test]
+    fn a_queued_small_message_does_not_pin_the_buffer_it_came_from() {
+        let mut buffer = BytesMut::zeroed(256 * 1024);
+        let chunk = buffer.split_to(64).freeze();
+        let mut outbox = Outbox::default();
+        outbox.push(chunk);
+        buffer.clear();
+        assert!(buffer.try_reclaim(256 * 1024), "the buffer is free again");
+    }
+
+    #[test]
+    fn one_turn_takes_no_more_than_its_limit() {
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from(vec![1; 100_000]));
+        outbox.push(Bytes::from(vec![2; 100_000]));
+        let mut slices = [IoSlice::new(&[]); 4];
+        assert_eq!(outbox.front(&mut slices, 150_000), 2);
+        assert_eq!(slices[0].len() + slices[1].len(), 150_000);
+        assert_eq!(outbox.front(&mut slices, 100_000), 1);
+    }
+
+    #[test]
+    fn an_emptied_queue_gives_its_memory_back() {
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"x"));
+        outbox.advance(1);
+        assert_eq!(outbox.backlog.capacity(), 0);
+        outbox.push(Bytes::from_static(b"x"));
+        assert_eq!(outbox.discard(), 1);
+        assert!(outbox.backlog.capacity() == 0 && outbox.is_empty());
+    }
+
+    #[test]
+    fn a_message_larger_than_the_queue_enters_only_when_it_is_empty() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.has_room(1000, 10));
+        outbox.push(Bytes::from_static(b"x"));
+        assert!(!outbox.has_room(1000, 10));
+        assert!(outbox.has_room(9, 10));
+        assert!(!outbox.has_room(10, 10));
+    }
+
+    proptest::proptest! {
+        /// Against a plain vector: any sequence of pushes and partial sends keeps every byte, in
+        /// order, and the marks true.
+        #[test]
+        fn keeps_every_byte_in_order(
+            steps in proptest::collection::vec((0usize..40_000, 0usize..60_000), 1..40),
+        ) {
+            let mut outbox = Outbox::default();
+            let mut model: Vec<u8> = Vec::new();
+            let mut position = 0u64;
+            for (index, (push, send)) in steps.into_iter().enumerate() {
+                let message = vec![index as u8; push];
+                model.extend_from_slice(&message);
+                position += push as u64;
+                assert_eq!(outbox.push(message.into()), position);
+                let all = contents(&outbox);
+                assert_eq!(all, model[..all.len()]);
+                let count = send.min(all.len());
+                model.drain(..count);
+                outbox.advance(count);
+                assert_eq!(outbox.queued(), model.len() as u64);
+            }
+        }
+    }
+}

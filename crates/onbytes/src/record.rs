@@ -1,0 +1,294 @@
+//! How records are written in files: times in decimal seconds, counts as whole numbers, and
+//! `"off"` for a limit that is switched off. Values that cannot be are refused in one sentence.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::ser::Serializer;
+
+const OFF: &str = "off";
+
+/// A time in decimal seconds.
+pub(crate) mod seconds {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(time.as_secs_f64())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        from.deserialize_any(Seconds { may_be_off: false })?
+            .ok_or_else(|| de::Error::custom("this time cannot be switched off"))
+    }
+}
+
+/// A time in decimal seconds, or `"off"`.
+pub(crate) mod optional_seconds {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => seconds::serialize(time, to),
+            None => to.serialize_str(OFF),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        from.deserialize_any(Seconds { may_be_off: true })
+    }
+}
+
+/// A whole number of at least 1.
+pub(crate) mod count {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(count: &usize, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(*count as u64)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+        from.deserialize_any(Count)
+    }
+}
+
+/// A whole number of at least 1, or null for the default.
+pub(crate) mod optional_count {
+    use super::*;
+    use serde::Deserialize;
+
+    pub(crate) fn serialize<S: Serializer>(
+        count: &Option<usize>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match count {
+            Some(count) => count::serialize(count, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<usize>, D::Error> {
+        #[derive(Deserialize)]
+        struct Inner(#[serde(with = "super::count")] usize);
+        Ok(Option::<Inner>::deserialize(from)?.map(|inner| inner.0))
+    }
+}
+
+/// The keep-alive record, or `"off"`.
+pub(crate) mod optional_keep_alive {
+    use super::*;
+    use crate::KeepAlive;
+    use serde::{Deserialize, Serialize};
+
+    pub(crate) fn serialize<S: Serializer>(
+        keep_alive: &Option<KeepAlive>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match keep_alive {
+            Some(keep_alive) => keep_alive.serialize(to),
+            None => to.serialize_str(OFF),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<KeepAlive>, D::Error> {
+        from.deserialize_any(KeepAliveOrOff)
+    }
+
+    struct KeepAliveOrOff;
+
+    impl<'de> Visitor<'de> for KeepAliveOrOff {
+        type Value = Option<KeepAlive>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a record with idle, interval and probes, or \"off\"")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                OFF => Ok(None),
+                _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+            }
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            KeepAlive::deserialize(de::value::MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+}
+
+struct Seconds {
+    may_be_off: bool,
+}
+
+impl Visitor<'_> for Seconds {
+    type Value = Option<Duration>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of seconds, 0 or more")?;
+        if self.may_be_off {
+            f.write_str(", or \"off\"")
+        } else {
+            Ok(())
+        }
+    }
+
+    fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Self::Value, E> {
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(time) => Ok(Some(time)),
+            Err(_) => Err(E::invalid_value(de::Unexpected::Float(seconds), &self)),
+        }
+    }
+
+    fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Self::Value, E> {
+        Ok(Some(Duration::from_secs(seconds)))
+    }
+
+    fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Self::Value, E> {
+        match u64::try_from(seconds) {
+            Ok(seconds) => self.visit_u64(seconds),
+            Err(_) => Err(E::invalid_value(de::Unexpected::Signed(seconds), &self)),
+        }
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        match text {
+            OFF if self.may_be_off => Ok(None),
+            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
+    }
+}
+
+struct Count;
+
+impl Visitor<'_> for Count {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number of at least 1")
+    }
+
+    fn visit_u64<E: de::Error>(self, count: u64) -> Result<usize, E> {
+        match usize::try_from(count) {
+            Ok(count) if count > 0 => Ok(count),
+            _ => Err(E::invalid_value(de::Unexpected::Unsigned(count), &self)),
+        }
+    }
+
+    fn visit_i64<E: de::Error>(self, count: i64) -> Result<usize, E> {
+        match u64::try_from(count) {
+            Ok(count) => self.visit_u64(count),
+            Err(_) => Err(E::invalid_value(de::Unexpected::Signed(count), &self)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{ClientConfiguration, KeepAlive, ListenerConfiguration, Timeouts, WhenFull};
+    use std::time::Duration;
+
+    fn refused(text: &str) -> String {
+        serde_json::from_str::<ListenerConfiguration>(text)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn a_file_reads_as_it_is_documented() {
+        let config: ListenerConfiguration = serde_json::from_str(
+            r#"{
+                "localHost": "127.0.0.1",
+                "allowHalfOpen": true,
+                "limits": {"maxConnections": 500, "whenFull": "refuse"},
+                "timeouts": {"write": 2.5, "idle": "off", "maxLifetime": 3600},
+                "socket": {"noDelay": false, "keepAlive": {"idle": 30}, "backlog": 64}
+            }"#,
+        )
+        .unwrap();
+        assert_eq!(config.local_host.as_deref(), Some("127.0.0.1"));
+        assert_eq!(config.limits.max_connections, Some(500));
+        assert_eq!(config.limits.when_full, WhenFull::Refuse);
+        assert_eq!(config.timeouts.write, Some(Duration::from_millis(2500)));
+        assert_eq!(config.timeouts.idle, None);
+        let keep_alive = KeepAlive::new().idle(Duration::from_secs(30));
+        assert_eq!(config.socket.keep_alive, Some(keep_alive));
+    }
+
+    #[test]
+    fn records_survive_writing_and_reading() {
+        let config = ListenerConfiguration::new().timeouts(
+            Timeouts::new()
+                .write(None)
+                .idle(Duration::from_millis(1500)),
+        );
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(
+            text.contains(r#""write":"off""#) && text.contains(r#""idle":1.5"#),
+            "{text}"
+        );
+        assert_eq!(
+            serde_json::from_str::<ListenerConfiguration>(&text).unwrap(),
+            config
+        );
+        let text = serde_json::to_string(&ClientConfiguration::new()).unwrap();
+        assert_eq!(
+            serde_json::from_str::<ClientConfiguration>(&text).unwrap(),
+            ClientConfiguration::new()
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_with_the_accepted_names() {
+        let message = refused(r#"{"localhost": "::1"}"#);
+        assert!(
+            message.contains("`localhost`") && message.contains("`localHost`"),
+            "{message}"
+        );
+        let message = refused(r#"{"timeouts": {"wirte": 1}}"#);
+        assert!(message.contains("`maxLifetime`"), "{message}");
+        let message = refused(r#"{"socket": {"keepAlive": {"idel": 1}}}"#);
+        assert!(message.contains("`probes`"), "{message}");
+    }
+
+    #[test]
+    fn impossible_numbers_are_refused_in_a_sentence() {
+        for value in ["-1", "-0.5", "1e300", "\"1\"", "null", "true"] {
+            let message = refused(&format!(r#"{{"timeouts": {{"idle": {value}}}}}"#));
+            assert!(
+                message.contains("a number of seconds, 0 or more, or \"off\""),
+                "{message}"
+            );
+        }
+        for value in ["-1", "0", "1.5", "1e300", "99999999999999999999"] {
+            let message = refused(&format!(r#"{{"limits": {{"maxConnections": {value}}}}}"#));
+            assert!(
+                message.contains("a whole number of at least 1"),
+                "{message}"
+            );
+        }
+        assert!(refused(r#"{"timeouts": {"onClose": "off"}}"#).contains("0 or more"));
+        assert!(refused(r#"{"limits": {"whenFull": "explode"}}"#).contains("`refuse`"));
+    }
+
+    #[test]
+    fn numbers_that_only_other_formats_have_are_refused_too() {
+        use serde::de::IntoDeserializer;
+        use serde::de::value::{Error, F64Deserializer};
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0] {
+            let from: F64Deserializer<Error> = value.into_deserializer();
+            assert!(
+                super::optional_seconds::deserialize(from).is_err(),
+                "{value}"
+            );
+        }
+    }
+}

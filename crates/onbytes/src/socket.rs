@@ -1,0 +1,274 @@
+//! System calls on sockets, and the readiness that says when to make them.
+//!
+//! This is the only module with `unsafe` code: three blocks, each with its proof.
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, BytesMut};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// The most that one turn of sending hands to the kernel, so that one connection with a large
+/// message does not hold a worker.
+pub(crate) const SEND_TURN: usize = 256 * 1024;
+
+/// What one read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Bytes appended to the buffer; 0 is the end of the stream.
+    pub(crate) len: usize,
+    /// Whether the buffer was filled, so that more is likely to be at hand.
+    pub(crate) more: bool,
+}
+
+/// A connected, non-blocking stream socket, registered with the runtime.
+pub(crate) struct Socket {
+    fd: AsyncFd<OwnedFd>,
+    /// Whether the kernel took all of the last write, or none was made yet. While that is so a
+    /// write is tried without looking at readiness; after a short write the kernel owes an event.
+    may_send: bool,
+}
+
+impl Socket {
+    /// Registers `fd`, which must be non-blocking, with the current runtime.
+    pub(crate) fn register(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            fd: register(fd, interest())?,
+            may_send: true,
+        })
+    }
+
+    /// Reads once into the spare room of `buffer`, or waits until that is possible.
+    ///
+    /// A read that does not fill the room has emptied the socket, so it withdraws the readiness
+    /// itself and the next call needs no system call to find the socket empty. There is one
+    /// exception: the kernel also stops short at TCP's urgent mark, with more bytes behind it. It
+    /// announces urgent data as priority readiness, which is never withdrawn here: a connection
+    /// that has seen it reads until the socket says that it is empty, for ever.
+    pub(crate) fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<Received>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            match recv(guard.get_inner(), buffer) {
+                Ok(received) => {
+                    if received.len > 0 && !received.more && !saw_urgent(&self.fd) {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(received));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Reads what is at hand now, whatever the runtime knows of it yet.
+    pub(crate) fn recv_now(&mut self, buffer: &mut BytesMut) -> io::Result<Received> {
+        recv(self.fd.get_ref(), buffer)
+    }
+
+    /// Sends what the kernel takes now of one message.
+    pub(crate) fn send_now(&mut self, data: &[u8]) -> io::Result<usize> {
+        if !self.may_send {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let result = send(self.fd.get_ref(), data);
+        self.note_sent(&result, data.len());
+        result
+    }
+
+    /// Sends from several messages in one call, or waits until the kernel has room.
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        loop {
+            if self.may_send {
+                let result = send_gathered(self.fd.get_ref(), slices);
+                self.note_sent(&result, total);
+                match result {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            }
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            // What this readiness stands for is tried once; the next one is waited for.
+            guard.clear_ready();
+            self.may_send = true;
+        }
+    }
+
+    fn note_sent(&mut self, result: &io::Result<usize>, wanted: usize) {
+        self.may_send = matches!(result, Ok(count) if *count == wanted);
+    }
+
+    /// Waits until the connection is broken: reset by the peer, or given up by the kernel.
+    ///
+    /// For use while nothing is read and nothing is queued.
+    pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Ok(mut guard) = ready!(self.fd.poll_write_ready(cx)) else {
+                return Poll::Ready(());
+            };
+            if guard.ready().is_write_closed() {
+                return Poll::Ready(());
+            }
+            // "There is room" is not what is waited for. Withdrawing it loses nothing: a sender
+            // tries before it looks at readiness.
+            guard.clear_ready();
+            self.may_send = true;
+        }
+    }
+
+    /// Sends FIN behind everything sent so far.
+    pub(crate) fn send_fin(&mut self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self.fd.get_ref(), Shutdown::Write)?)
+    }
+
+    /// Closes the socket so that the peer sees a reset.
+    pub(crate) fn reset(self) {
+        // A socket that cannot linger for no time at all is closed in the ordinary way.
+        let _ = sockopt::set_socket_linger(self.fd.get_ref(), Some(std::time::Duration::ZERO));
+    }
+
+    /// Bytes sent that the peer has not acknowledged yet, where the system tells.
+    pub(crate) fn unacknowledged(&self) -> Option<u64> {
+        unacknowledged(self.fd.get_ref())
+    }
+}
+
+fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` owns an open descriptor until it is dropped, always answers `as_raw_fd`
+    // with the same one, and is neither replaced nor given away while the `AsyncFd` holds it: this
+    // module hands out no `&mut` to it and never takes it back.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn interest() -> Interest {
+    Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn interest() -> Interest {
+    Interest::READABLE | Interest::WRITABLE
+}
+
+/// Whether the runtime has ever reported urgent data on this socket: one atomic load.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn saw_urgent(fd: &AsyncFd<OwnedFd>) -> bool {
+    fd.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+}
+
+/// Elsewhere a read is never taken for the last one, at the price of one more call.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn saw_urgent(_: &AsyncFd<OwnedFd>) -> bool {
+    true
+}
+
+fn recv(fd: &OwnedFd, buffer: &mut BytesMut) -> io::Result<Received> {
+    let room = buffer.spare_capacity_mut();
+    let wanted = room.len();
+    let len = loop {
+        match rustix::net::recv(fd, &mut *room, RecvFlags::empty()) {
+            Ok(((filled, _), _)) => break filled.len(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    // SAFETY: `recv` returned the initialised front of the buffer's spare capacity, `len` bytes of
+    // it, so these bytes are initialised and lie within the capacity.
+    unsafe { buffer.advance_mut(len) };
+    Ok(Received {
+        len,
+        more: len == wanted,
+    })
+}
+
+fn send(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
+    // Without NOSIGNAL a program that has not switched SIGPIPE off would die of a reset.
+    retry(|| rustix::net::send(fd, data, SendFlags::NOSIGNAL))
+}
+
+fn send_gathered(fd: &OwnedFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    if let [only] = slices {
+        return send(fd, only);
+    }
+    let mut control = rustix::net::SendAncillaryBuffer::default();
+    retry(|| rustix::net::sendmsg(fd, slices, &mut control, SendFlags::NOSIGNAL))
+}
+
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn unacknowledged(fd: &OwnedFd) -> Option<u64> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (SIOCOUTQ on sockets) writes one `int` to the given address, which is that
+    // of a live, exclusively borrowed `int`; the descriptor is open as long as `fd` is borrowed.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    (result == 0).then_some(count.unsigned_abs().into())
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn unacknowledged(_: &OwnedFd) -> Option<u64> {
+    None
+}
+
+/// A bound, listening, non-blocking socket, registered with the runtime.
+pub(crate) struct ListeningSocket {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl ListeningSocket {
+    pub(crate) fn register(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            fd: register(fd, Interest::READABLE)?,
+        })
+    }
+
+    /// Waits until a connection is (or seems to be) waiting to be accepted.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.fd
+            .readable()
+            .await
+            .map(|mut guard| guard.retain_ready())
+    }
+
+    /// Accepts one connection; `WouldBlock` when none is waiting.
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+        self.fd.try_io(Interest::READABLE, accept)
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn accept(fd: &OwnedFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    use rustix::net::{SocketFlags, acceptfrom_with};
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (fd, peer) = acceptfrom_with(fd, flags)?;
+    Ok((fd, peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
+}
+
+#[cfg(target_vendor = "apple")]
+fn accept(fd: &OwnedFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let (fd, peer) = rustix::net::acceptfrom(fd)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    Ok((fd, peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
+}

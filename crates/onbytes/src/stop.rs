@@ -1,0 +1,237 @@
+//! Stopping a listener: a trigger, a deadline and a report.
+
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use crate::Error;
+use crate::close::CloseReason;
+use crate::event::Event;
+use crate::run::Run;
+use crate::timer::later;
+
+/// Time beyond the budget of `on_close` before a connection that was cut off counts as abandoned.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How the connections ended that were live when a stop began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// Connections that ended in order, or on their own.
+    pub clean: usize,
+    /// Connections that the deadline, or an immediate stop, cut off.
+    pub forced: usize,
+    /// Connections that could not be stopped, because a callback of theirs never yields.
+    pub abandoned: usize,
+}
+
+/// A listener that has been started: its accept tasks, its run, and its stop.
+pub(crate) struct Running {
+    pub(crate) run: Arc<Run>,
+    runtime: Handle,
+    accepting: Mutex<Vec<JoinHandle<Error>>>,
+    order: watch::Sender<Option<Order>>,
+    report: watch::Sender<Option<StopReport>>,
+    /// What ended accepting, where nobody asked for it.
+    lost: watch::Sender<Option<Error>>,
+}
+
+/// What was asked for. A later order can only be stricter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Let connections finish until then; `None` is never.
+    By(Option<Instant>),
+    Now,
+}
+
+impl Order {
+    fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::By(Some(one)), Self::By(Some(two))) => Self::By(Some(one.min(two))),
+            (Self::By(None), Self::By(limit)) | (Self::By(limit), Self::By(None)) => {
+                Self::By(limit)
+            }
+            _ => Self::Now,
+        }
+    }
+}
+
+impl Running {
+    pub(crate) fn new(run: Arc<Run>) -> Self {
+        Self {
+            run,
+            runtime: Handle::current(),
+            accepting: Mutex::default(),
+            order: watch::Sender::new(None),
+            report: watch::Sender::new(None),
+            lost: watch::Sender::new(None),
+        }
+    }
+
+    /// Runs an accept loop until the listener stops.
+    pub(crate) fn accept(
+        self: &Arc<Self>,
+        accept_loop: impl Future<Output = Error> + Send + 'static,
+    ) {
+        let lost = self.lost.clone();
+        let task = self.runtime.spawn(async move {
+            let error = accept_loop.await;
+            lost.send_replace(Some(error.clone()));
+            error
+        });
+        self.lock_accepting().push(task);
+    }
+
+    /// Waits until accepting has ended though nobody asked for it.
+    pub(crate) async fn lost(&self) -> Error {
+        let mut lost = self.lost.subscribe();
+        match lost
+            .wait_for(Option::is_some)
+            .await
+            .map(|error| error.clone())
+        {
+            Ok(Some(error)) => error,
+            // The sender lives as long as `self`.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn lock_accepting(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<Error>>> {
+        self.accepting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a graceful stop, or brings the deadline of one forward.
+    pub(crate) fn stop_within(
+        self: &Arc<Self>,
+        within: Duration,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        self.give(Order::By(later(Instant::now(), Some(within))), done);
+    }
+
+    /// Begins an immediate stop, also in the middle of a graceful one.
+    pub(crate) fn stop_now(self: &Arc<Self>, done: impl FnOnce() + Send + 'static) {
+        self.give(Order::Now, done);
+    }
+
+    /// Gives an order; the first one starts the task that carries it out, so that nobody has to
+    /// wait for the stop to go on.
+    fn give(self: &Arc<Self>, order: Order, done: impl FnOnce() + Send + 'static) {
+        let mut is_first = false;
+        self.order.send_modify(|given| {
+            is_first = given.is_none();
+            *given = Some(given.map_or(order, |given| given.stricter(order)));
+        });
+        if order == Order::Now {
+            // At once, so that it holds even if the runtime never gets to the task below.
+            self.abort_accepting();
+            self.run.force(CloseReason::Stopped);
+        }
+        if is_first {
+            let running = Arc::clone(self);
+            self.runtime.spawn(async move {
+                let report = running.carry_out().await;
+                done();
+                running.report.send_replace(Some(report));
+            });
+        }
+    }
+
+    fn abort_accepting(&self) {
+        self.lock_accepting().iter().for_each(JoinHandle::abort);
+    }
+
+    /// Waits for the end of a stop that has begun.
+    pub(crate) async fn report(&self) -> StopReport {
+        let mut report = self.report.subscribe();
+        match report.wait_for(Option::is_some).await.map(|report| *report) {
+            Ok(Some(report)) => report,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn carry_out(&self) -> StopReport {
+        let run = &self.run;
+        self.abort_accepting();
+        let accepting = std::mem::take(&mut *self.lock_accepting());
+        for task in accepting {
+            // It ends by being aborted; with it the port is released.
+            let _ = task.await;
+        }
+        run.events.emit(&Event::Stopping {
+            connections: run.alive(),
+        });
+        let (clean, forced) = run.ended();
+
+        if !self.is_now() {
+            run.drain();
+            tokio::select! {
+                () = run.emptied() => {}
+                () = self.deadline() => {}
+            }
+        }
+        run.force(if self.is_now() {
+            CloseReason::Stopped
+        } else {
+            CloseReason::StopForced
+        });
+        let budget = run.config.timeouts.on_close.saturating_add(GRACE);
+        let _ = timeout(budget, run.emptied()).await;
+
+        let (clean_now, forced_now) = run.ended();
+        let report = StopReport {
+            clean: clean_now - clean,
+            forced: forced_now - forced,
+            abandoned: run.alive(),
+        };
+        run.events.emit(&Event::Stopped { report: &report });
+        report
+    }
+
+    fn is_now(&self) -> bool {
+        *self.order.borrow() == Some(Order::Now)
+    }
+
+    /// Waits until the deadline in force has passed, or waiting is over.
+    async fn deadline(&self) {
+        let mut order = self.order.subscribe();
+        loop {
+            let now = *order.borrow_and_update();
+            let wait = async {
+                match now {
+                    Some(Order::By(Some(deadline))) => tokio::time::sleep_until(deadline).await,
+                    Some(Order::By(None)) => std::future::pending().await,
+                    Some(Order::Now) | None => {}
+                }
+            };
+            tokio::select! {
+                () = wait => return,
+                _ = order.changed() => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_order_can_only_be_stricter() {
+        let now = Instant::now();
+        let soon = Order::By(Some(now + Duration::from_secs(1)));
+        let late = Order::By(Some(now + Duration::from_secs(9)));
+        assert_eq!(soon.stricter(late), soon);
+        assert_eq!(late.stricter(soon), soon);
+        assert_eq!(Order::By(None).stricter(late), late);
+        assert_eq!(soon.stricter(Order::Now), Order::Now);
+        assert_eq!(Order::Now.stricter(late), Order::Now);
+    }
+}

@@ -1,0 +1,46 @@
+//! One timer for all deadlines of a connection, which exists only while one is set.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A deadline that may move often and passes seldom.
+///
+/// A deadline that moves later is not re-armed: the timer fires at the old time, sees that it is
+/// early, and sets itself again. So traffic on a connection with an idle timeout costs no timer
+/// work at all.
+#[derive(Default)]
+pub(crate) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    /// Has `deadline` passed? If not, the task is woken when it has.
+    pub(crate) fn poll_passed(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+        let Some(deadline) = deadline else {
+            self.sleep = None;
+            return false;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        while let Poll::Ready(()) = sleep.as_mut().poll(cx) {
+            if Instant::now() >= deadline {
+                self.sleep = None;
+                return true;
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        false
+    }
+}
+
+/// The point in time `after` a given one; `None` (never) where it lies beyond what clocks count.
+pub(crate) fn later(from: Instant, after: Option<std::time::Duration>) -> Option<Instant> {
+    from.checked_add(after?)
+}
