@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::connection::{Life, live};
 use crate::event::Event;
 use crate::link::Link;
 use crate::run::{Membership, Place, Run};
@@ -28,7 +29,7 @@ pub(crate) trait Attachment: Send + Sync {
 
 impl<S: Service> Attachment for S {
     fn serve(self: Arc<Self>, membership: Membership) {
-        tokio::spawn(crate::connection::live(self, membership));
+        tokio::spawn(live(self, Life::new(membership)));
     }
 }
 
@@ -119,21 +120,14 @@ fn admit(
     };
     let local = local_address(&fd, listening)?;
     crate::bind::inherit(&fd, &run.config.socket)?;
-    let link = Link::new(
-        next_number(),
-        canonical(remote),
-        local,
-        Socket::register(fd)?,
-    );
+    let link = Link::new(next_number(), canonical(remote), local, Socket::register(fd)?);
     service.serve(Membership::new(Arc::clone(run), link, place));
     Ok(())
 }
 
 fn refuse(remote: Option<SocketAddr>, run: &Run) {
     run.counters.refused.fetch_add(1, Ordering::Relaxed);
-    run.events.emit(&Event::Refused {
-        remote_addr: remote.map(canonical),
-    });
+    run.events.emit(&Event::Refused { remote_addr: remote.map(canonical) });
 }
 
 /// The number of a connection, unique in this process.
@@ -219,10 +213,7 @@ impl Starvation {
     const SILENCE: Duration = Duration::from_secs(10);
 
     fn is_felt(&mut self, error: io::Error, run: &Run) {
-        if self
-            .last_told
-            .is_some_and(|told| told.elapsed() < Self::SILENCE)
-        {
+        if self.last_told.is_some_and(|told| told.elapsed() < Self::SILENCE) {
             return;
         }
         self.last_told = Some(Instant::now());
@@ -253,10 +244,7 @@ struct Reserve {
 
 impl Reserve {
     fn of(when_full: WhenFull) -> Self {
-        let mut reserve = Self {
-            spare: None,
-            is_wanted: when_full == WhenFull::Refuse,
-        };
+        let mut reserve = Self { spare: None, is_wanted: when_full == WhenFull::Refuse };
         reserve.refill();
         reserve
     }
@@ -292,31 +280,16 @@ mod tests {
     #[test]
     fn every_failure_to_accept_has_its_class() {
         let class = |errno: Errno| triage(&errno.into());
-        for errno in [
-            Errno::CONNABORTED,
-            Errno::CONNRESET,
-            Errno::PROTO,
-            Errno::PERM,
-        ] {
+        for errno in [Errno::CONNABORTED, Errno::CONNRESET, Errno::PROTO, Errno::PERM] {
             assert_eq!(class(errno), Trouble::ThisConnection, "{errno}");
         }
-        for errno in [
-            Errno::MFILE,
-            Errno::NFILE,
-            Errno::NOBUFS,
-            Errno::NOMEM,
-            Errno::NOSPC,
-        ] {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC] {
             assert_eq!(class(errno), Trouble::Starved, "{errno}");
         }
         for errno in [Errno::BADF, Errno::INVAL, Errno::NOTSOCK] {
             assert_eq!(class(errno), Trouble::ListenerGone, "{errno}");
         }
-        assert_eq!(
-            class(Errno::DEADLK),
-            Trouble::Starved,
-            "the unknown is waited out"
-        );
+        assert_eq!(class(Errno::DEADLK), Trouble::Starved, "the unknown is waited out");
     }
 
     #[test]

@@ -46,11 +46,7 @@ pub(crate) async fn listen(
             Some(Errno::ADDRNOTAVAIL) => ": no interface here has that address",
             _ => "",
         };
-        Error::caused(
-            ErrorKind::Bind,
-            format!("cannot listen on {endpoint}{way_out}"),
-            error,
-        )
+        Error::caused(ErrorKind::Bind, format!("cannot listen on {endpoint}{way_out}"), error)
     };
     let candidates = candidates(endpoint).await.map_err(failed)?;
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -102,12 +98,7 @@ fn listen_on(address: SocketAddr, options: &SocketOptions) -> io::Result<(OwnedF
 fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     use rustix::net::SocketFlags;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(rustix::net::socket_with(
-        family,
-        SocketType::STREAM,
-        flags,
-        None,
-    )?)
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
 }
 
 #[cfg(target_vendor = "apple")]
@@ -171,11 +162,7 @@ mod tests {
 
     #[test]
     fn two_hosts_that_differ_are_refused() {
-        assert!(
-            endpoint(("::1", 1), Some("127.0.0.1"))
-                .unwrap_err()
-                .is_configuration()
-        );
+        assert!(endpoint(("::1", 1), Some("127.0.0.1")).unwrap_err().is_configuration());
         assert!(endpoint(("127.0.0.1", 1), Some("127.0.0.1")).is_ok());
     }
 }

@@ -84,10 +84,7 @@ impl Caller {
     /// If the future is dropped, `data` goes out whole or not at all: not at all while it still
     /// waits for room in the queue, whole once it is in the queue.
     pub fn write_bytes(&self, data: impl Into<Bytes>) -> WriteBytes<'_> {
-        WriteBytes {
-            link: &self.link,
-            step: WriteStep::New(data.into()),
-        }
+        WriteBytes { link: &self.link, step: WriteStep::New(data.into()) }
     }
 
     /// Queues `data` for the peer without ever waiting.
@@ -129,10 +126,7 @@ impl Caller {
     ///
     /// The future may be dropped at any time without effect.
     pub fn closed(&self) -> Closed<'_> {
-        Closed {
-            link: &self.link,
-            ticket: None,
-        }
+        Closed { link: &self.link, ticket: None }
     }
 
     /// Bytes accepted for sending that the kernel has not taken yet.
@@ -170,10 +164,7 @@ impl ConnectionId {
     pub(crate) fn of(number: u64) -> Self {
         static PROCESS: LazyLock<u64> =
             LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-        Self {
-            process: *PROCESS,
-            number,
-        }
+        Self { process: *PROCESS, number }
     }
 }
 

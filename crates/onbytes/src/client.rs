@@ -116,12 +116,7 @@ impl Client {
         let failed = |error| Error::caused(ErrorKind::Connect, "cannot use the socket", error);
         let socket = Socket::register(fd).map_err(failed)?;
         let connection = Arc::new(Connection {
-            link: Arc::new(Link::new(
-                next_number(),
-                canonical(remote),
-                canonical(local),
-                socket,
-            )),
+            link: Arc::new(Link::new(next_number(), canonical(remote), canonical(local), socket)),
             runtime: Handle::current(),
             timeout: config.timeout,
             write_timeout: config.write_timeout,
@@ -133,10 +128,7 @@ impl Client {
                 rest: Bytes::new(),
                 has_ended: false,
             },
-            writer: ClientWriter {
-                connection,
-                step: WriteStep::Done,
-            },
+            writer: ClientWriter { connection, step: WriteStep::Done },
         })
     }
 
@@ -291,12 +283,7 @@ impl ClientReader {
         let until = later(Instant::now(), Some(LINGER));
         let mut left = LINGER_BYTES;
         poll_fn(|cx| {
-            let over = self
-                .connection
-                .link
-                .lock()
-                .poll_discard(cx, &mut left)
-                .is_ready()
+            let over = self.connection.link.lock().poll_discard(cx, &mut left).is_ready()
                 || self.timer.poll_passed(cx, until);
             if over { Poll::Ready(()) } else { Poll::Pending }
         })
@@ -315,10 +302,7 @@ impl ClientWriter {
     ///
     /// If the future is dropped, `data` goes out whole or not at all.
     pub async fn write_bytes(&self, data: impl Into<Bytes>) -> Result<()> {
-        let mut write = Write {
-            connection: &self.connection,
-            step: WriteStep::New(data.into()),
-        };
+        let mut write = Write { connection: &self.connection, step: WriteStep::New(data.into()) };
         poll_fn(|cx| write.connection.poll_write(&mut write.step, cx)).await
     }
 
@@ -342,10 +326,7 @@ impl ClientWriter {
 impl Clone for ClientWriter {
     fn clone(&self) -> Self {
         // A write under way through `AsyncWrite` stays with the one it was begun on.
-        Self {
-            connection: Arc::clone(&self.connection),
-            step: WriteStep::Done,
-        }
+        Self { connection: Arc::clone(&self.connection), step: WriteStep::Done }
     }
 }
 
@@ -424,18 +405,14 @@ async fn send_backlog(link: Arc<Link>, write_timeout: Option<Duration>) {
 impl fmt::Debug for ClientReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remote = &self.connection.link.remote;
-        f.debug_struct("ClientReader")
-            .field("remote", remote)
-            .finish_non_exhaustive()
+        f.debug_struct("ClientReader").field("remote", remote).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for ClientWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remote = &self.connection.link.remote;
-        f.debug_struct("ClientWriter")
-            .field("remote", remote)
-            .finish_non_exhaustive()
+        f.debug_struct("ClientWriter").field("remote", remote).finish_non_exhaustive()
     }
 }
 
@@ -478,10 +455,7 @@ async fn before<T>(
         return Ok(step.await);
     };
     timeout_at(deadline, step).await.map_err(|_| {
-        Error::of(
-            ErrorKind::Timeout,
-            format!("connecting to {endpoint} took too long"),
-        )
+        Error::of(ErrorKind::Timeout, format!("connecting to {endpoint} took too long"))
     })
 }
 
@@ -496,15 +470,11 @@ async fn addresses(endpoint: &Endpoint) -> Result<Vec<SocketAddr>> {
         Target::Known(address) => vec![address],
         Target::Named(name) => look_up(&name, endpoint.port()).await?,
         Target::Any => {
-            return Err(Error::configuration(format!(
-                "{endpoint} has no host to connect to"
-            )));
+            return Err(Error::configuration(format!("{endpoint} has no host to connect to")));
         }
     };
     if endpoint.port() == 0 {
-        return Err(Error::configuration(
-            "port 0 cannot be connected to; give 1 to 65535",
-        ));
+        return Err(Error::configuration("port 0 cannot be connected to; give 1 to 65535"));
     }
     Ok(found)
 }
@@ -522,10 +492,7 @@ async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>> {
     match tokio::net::lookup_host((name, port)).await {
         Ok(addresses) => Ok(addresses.collect()),
         Err(error) => {
-            let message = format!(
-                "cannot find the address of {}",
-                crate::endpoint::shown(name)
-            );
+            let message = format!("cannot find the address of {}", crate::endpoint::shown(name));
             Err(Error::caused(ErrorKind::Connect, message, error))
         }
     }
@@ -536,16 +503,10 @@ async fn connect_one(
     local: &[SocketAddr],
     config: &ClientConfiguration,
 ) -> io::Result<(OwnedFd, SocketAddr, SocketAddr)> {
-    let socket = if remote.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     crate::bind::apply(&socket, &config.socket)?;
     if !local.is_empty() {
-        let same_family = local
-            .iter()
-            .find(|local| local.is_ipv4() == remote.is_ipv4());
+        let same_family = local.iter().find(|local| local.is_ipv4() == remote.is_ipv4());
         let local = same_family.ok_or(io::ErrorKind::AddrNotAvailable)?;
         socket.bind(*local)?;
     }
@@ -597,20 +558,13 @@ impl AsyncWrite for ClientWriter {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut everything = WriteStep::Accepted(self.connection.link.lock().everything());
-        self.connection
-            .poll_write(&mut everything, cx)
-            .map_err(io::Error::from)
+        self.connection.poll_write(&mut everything, cx).map_err(io::Error::from)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut everything = self.connection.link.change(State::refuse_writes);
         ready!(self.connection.poll_write(&mut everything, cx))?;
-        Poll::Ready(
-            self.connection
-                .link
-                .change(State::send_fin)
-                .map_err(io::Error::from),
-        )
+        Poll::Ready(self.connection.link.change(State::send_fin).map_err(io::Error::from))
     }
 }
 

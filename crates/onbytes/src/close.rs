@@ -184,10 +184,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_word_of_its_own() {
-        let words: HashSet<_> = CloseReason::ALL
-            .iter()
-            .map(|reason| reason.as_str())
-            .collect();
+        let words: HashSet<_> = CloseReason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(words.len(), CloseReason::ALL.len());
     }
 

@@ -38,10 +38,7 @@ macro_rules! setters {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(
-    feature = "serde",
-    serde(default, deny_unknown_fields, rename_all = "camelCase")
-)]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields, rename_all = "camelCase"))]
 pub struct ListenerConfiguration {
     /// The host name or address to listen on, for an endpoint that names only a port. A name means
     /// its first address that can be had. Default: all interfaces, IPv4 and IPv6.
@@ -106,10 +103,7 @@ setters! { ListenerConfiguration {
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(
-    feature = "serde",
-    serde(default, deny_unknown_fields, rename_all = "camelCase")
-)]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields, rename_all = "camelCase"))]
 pub struct Limits {
     /// Connections at once, counted exactly, from accept until the descriptor is closed. Default:
     /// what the process's limit of open files (RLIMIT_NOFILE) leaves room for.
@@ -157,10 +151,7 @@ pub enum WhenFull {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(
-    feature = "serde",
-    serde(default, deny_unknown_fields, rename_all = "camelCase")
-)]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields, rename_all = "camelCase"))]
 pub struct Timeouts {
     /// Ends a connection when the kernel takes no queued byte for so long. Default: 30 s.
     ///
@@ -223,10 +214,7 @@ setters! { Timeouts {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(
-    feature = "serde",
-    serde(default, deny_unknown_fields, rename_all = "camelCase")
-)]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields, rename_all = "camelCase"))]
 pub struct SocketOptions {
     /// Sends small messages at once (TCP_NODELAY) rather than gathering them. Default: `true`.
     pub no_delay: bool,
@@ -292,10 +280,7 @@ setters! { SocketOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(
-    feature = "serde",
-    serde(default, deny_unknown_fields, rename_all = "camelCase")
-)]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields, rename_all = "camelCase"))]
 pub struct KeepAlive {
     /// Silence before the first probe, 1 s to 32,767 s. Default: 60 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::record::seconds"))]
@@ -310,11 +295,7 @@ pub struct KeepAlive {
 
 impl Default for KeepAlive {
     fn default() -> Self {
-        Self {
-            idle: Duration::from_secs(60),
-            interval: Duration::from_secs(10),
-            probes: 3,
-        }
+        Self { idle: Duration::from_secs(60), interval: Duration::from_secs(10), probes: 3 }
     }
 }
 
@@ -326,10 +307,9 @@ impl KeepAlive {
 
     fn check(&self) -> Result<()> {
         // Linux refuses more: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT.
-        for (name, time) in [
-            ("socket.keep_alive.idle", self.idle),
-            ("socket.keep_alive.interval", self.interval),
-        ] {
+        for (name, time) in
+            [("socket.keep_alive.idle", self.idle), ("socket.keep_alive.interval", self.interval)]
+        {
             let range = Duration::from_secs(1)..=Duration::from_secs(32_767);
             if !range.contains(&time) {
                 return Err(Error::configuration(format!(
@@ -351,10 +331,7 @@ setters! { KeepAlive {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(
-    feature = "serde",
-    serde(default, deny_unknown_fields, rename_all = "camelCase")
-)]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields, rename_all = "camelCase"))]
 pub struct ClientConfiguration {
     /// The local host name or address to connect from. Default: the system chooses.
     pub local_host: Option<String>,
@@ -422,9 +399,7 @@ fn in_range(name: &str, count: usize, least: usize, most: usize) -> Result<()> {
     if (least..=most).contains(&count) {
         return Ok(());
     }
-    Err(Error::configuration(format!(
-        "{name} must be from {least} to {most}, not {count}"
-    )))
+    Err(Error::configuration(format!("{name} must be from {least} to {most}, not {count}")))
 }
 
 #[cfg(test)]
@@ -448,12 +423,8 @@ mod tests {
         );
         let short = KeepAlive::new().idle(Duration::from_millis(10));
         assert!(
-            refused(
-                &config
-                    .clone()
-                    .socket(SocketOptions::new().keep_alive(short))
-            )
-            .contains("socket.keep_alive.idle")
+            refused(&config.clone().socket(SocketOptions::new().keep_alive(short)))
+                .contains("socket.keep_alive.idle")
         );
         assert!(refused(&config.clone().workers(0)).starts_with("workers"));
         assert!(refused(&config.clone().local_host("x".repeat(5_000))).starts_with("local_host"));
@@ -463,11 +434,6 @@ mod tests {
     #[test]
     fn huge_times_are_served() {
         let timeouts = Timeouts::new().idle(Duration::MAX).write(Duration::MAX);
-        assert!(
-            ListenerConfiguration::new()
-                .timeouts(timeouts)
-                .check()
-                .is_ok()
-        );
+        assert!(ListenerConfiguration::new().timeouts(timeouts).check().is_ok());
     }
 }

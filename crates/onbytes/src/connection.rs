@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,29 +28,29 @@ const LINGER_BYTES: usize = 1024 * 1024;
 ///
 /// Everything that ends it, wherever it happens, sets the link's ending, and the first cause stays;
 /// every wait below ends when it is set. What the ending leads to is decided here alone.
-pub(crate) async fn live<S: Service>(service: Arc<S>, membership: Membership) {
-    let caller = Caller::new(Arc::clone(&membership.link));
-    let mut life = Life {
-        pace: Pace::new(&membership),
-        membership,
-    };
+#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps room for each argument twice")]
+pub(crate) fn live<S: Service>(service: Arc<S>, mut life: Life) -> impl Future<Output = ()> + Send {
+    async move {
+        let caller = Caller::new(Arc::clone(&life.membership.link));
 
-    let mut handler = life.connect(&*service, &caller).await;
-    drop(service);
-    if let Some(handler) = &mut handler {
-        life.exchange(handler, &caller).await;
-        life.report_failure(handler, &caller).await;
+        let mut handler = life.connect(&*service, &caller).await;
+        drop(service);
+        if let Some(handler) = &mut handler {
+            life.exchange(handler, &caller).await;
+            Box::pin(life.report_failure(handler, &caller)).await;
+        }
+        life.part().await;
+        let close = life.verdict();
+        if let Some(handler) = handler {
+            life.say_goodbye(handler, &close).await;
+        }
+        life.membership.announce(&close);
+        life.linger().await;
     }
-    life.part().await;
-    let close = life.verdict();
-    if let Some(handler) = handler {
-        life.say_goodbye(handler, &close).await;
-    }
-    life.membership.announce(&close);
-    life.linger().await;
 }
 
-struct Life {
+/// A connection on its way through [`live`].
+pub(crate) struct Life {
     membership: Membership,
     pace: Pace,
 }
@@ -64,13 +64,15 @@ enum Next {
 }
 
 impl Life {
+    pub(crate) fn new(membership: Membership) -> Self {
+        Self { pace: Pace::new(&membership), membership }
+    }
+
     /// Asks the service who serves this connection; `None` where nobody does.
     async fn connect<S: Service>(&mut self, service: &S, caller: &Caller) -> Option<S::Connection> {
         // Boxed, so that a long-lived connection does not keep room for it.
-        match self
-            .callback("on_connect", Box::pin(service.on_connect(caller)))
-            .await?
-        {
+        let mut asking = Box::pin(service.on_connect(caller));
+        match self.callback("on_connect", asking.as_mut()).await? {
             Ok(handler) => Some(handler),
             Err(error) => {
                 self.membership.link.end(CloseReason::Rejected, Some(error));
@@ -82,26 +84,30 @@ impl Life {
     /// Delivers what the peer sends until something ends the connection.
     async fn exchange<C: ConnectionService>(&mut self, handler: &mut C, caller: &Caller) {
         loop {
-            match self.next().await {
+            let failed = match self.next().await {
                 Next::Deliver(data, more) => {
-                    let reply = self
-                        .callback("on_bytes", handler.on_bytes(data, caller))
-                        .await;
-                    self.settle(handler, caller, reply, more).await;
+                    let answering = pin!(handler.on_bytes(data, caller));
+                    let outcome = self.callback("on_bytes", answering).await;
+                    self.settle(outcome, more)
                 }
                 Next::DeliverEnd => {
-                    let reply = self.callback("on_end", handler.on_end(caller)).await;
-                    self.settle(handler, caller, reply, false).await;
-                    if !self.membership.run.config.allow_half_open {
-                        self.membership.link.end(CloseReason::PeerClosed, None);
-                    }
+                    let answering = pin!(handler.on_end(caller));
+                    let outcome = self.callback("on_end", answering).await;
+                    self.settle(outcome, false)
                 }
                 Next::Drain => {
-                    let wish = self.callback("on_drain", handler.on_drain(caller)).await;
+                    let deciding = pin!(handler.on_drain(caller));
+                    let wish = self.callback("on_drain", deciding).await;
                     self.pace.draining = wish != Some(Drain::Stay);
+                    None
                 }
                 Next::Over => return,
+            };
+            if let Some(error) = failed {
+                // Boxed, as all that is rare: an idle connection does not keep room for it.
+                Box::pin(self.raise(handler, caller, error)).await;
             }
+            self.conclude();
         }
     }
 
@@ -112,9 +118,8 @@ impl Life {
             && ending.reason.is_transport_failure()
             && let Some(error) = ending.error
         {
-            let _ = self
-                .callback("on_error", handler.on_error(error, caller))
-                .await;
+            let hearing = pin!(handler.on_error(error, caller));
+            let _ = self.callback("on_error", hearing).await;
         }
     }
 
@@ -144,27 +149,19 @@ impl Life {
         let mut goodbye = pin!(handler.on_close(close));
         let timer = &mut self.pace.timer;
         let outcome =
-            poll_fn(
-                |cx| match catch_unwind(AssertUnwindSafe(|| goodbye.as_mut().poll(cx))) {
-                    Ok(Poll::Ready(())) => Poll::Ready(Goodbye::Said),
-                    Ok(Poll::Pending) if timer.poll_passed(cx, budget) => {
-                        Poll::Ready(Goodbye::Overran)
-                    }
-                    Ok(Poll::Pending) => Poll::Pending,
-                    Err(panic) => Poll::Ready(Goodbye::Panicked(panic)),
-                },
-            );
+            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| goodbye.as_mut().poll(cx))) {
+                Ok(Poll::Ready(())) => Poll::Ready(Goodbye::Said),
+                Ok(Poll::Pending) if timer.poll_passed(cx, budget) => Poll::Ready(Goodbye::Overran),
+                Ok(Poll::Pending) => Poll::Pending,
+                Err(panic) => Poll::Ready(Goodbye::Panicked(panic)),
+            });
         let id = crate::ConnectionId::of(link.number);
         match outcome.await {
             Goodbye::Said => {}
             Goodbye::Overran => run.events.emit(&Event::CloseOverran { id }),
             Goodbye::Panicked(panic) => {
                 let message = &panic_message(&*panic);
-                run.events.emit(&Event::Panicked {
-                    id,
-                    callback: "on_close",
-                    message,
-                });
+                run.events.emit(&Event::Panicked { id, callback: "on_close", message });
             }
         }
     }
@@ -192,9 +189,8 @@ impl Life {
     async fn callback<T>(
         &mut self,
         name: &'static str,
-        callback: impl Future<Output = T>,
+        mut callback: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let mut callback = pin!(callback);
         let mut has_waited = false;
         poll_fn(|cx| {
             if has_waited && self.membership.link.lock().is_forced() {
@@ -204,11 +200,7 @@ impl Life {
                 Ok(Poll::Ready(value)) => Poll::Ready(Some(value)),
                 Ok(Poll::Pending) => {
                     has_waited = true;
-                    if self.attend(cx) {
-                        Poll::Ready(None)
-                    } else {
-                        Poll::Pending
-                    }
+                    if self.attend(cx) { Poll::Ready(None) } else { Poll::Pending }
                 }
                 Err(panic) => {
                     self.note_panic(name, &*panic);
@@ -237,31 +229,29 @@ impl Life {
         let Membership { run, link, .. } = &self.membership;
         let message = panic_message(panic);
         let id = crate::ConnectionId::of(link.number);
-        run.events.emit(&Event::Panicked {
-            id,
-            callback,
-            message: &message,
-        });
+        run.events.emit(&Event::Panicked { id, callback, message: &message });
         let error = Error::new(format!("{callback} panicked: {message}"));
         link.end(CloseReason::Panicked, Some(error));
     }
 
-    /// Does what the outcome of `on_bytes` or `on_end` asks for.
-    async fn settle<C: ConnectionService>(
-        &mut self,
-        handler: &mut C,
-        caller: &Caller,
-        outcome: Option<Result<Option<Bytes>>>,
-        more: bool,
-    ) {
-        match outcome {
-            Some(Ok(Some(reply))) => {
-                self.membership
-                    .link
-                    .change(|state, wakes| state.reply(reply, more, wakes));
+    /// Sends what `on_bytes` or `on_end` returned; an error is the caller's to raise.
+    fn settle(&mut self, outcome: Option<Result<Option<Bytes>>>, more: bool) -> Option<Error> {
+        match outcome? {
+            Ok(Some(reply)) => {
+                self.membership.link.change(|state, wakes| state.reply(reply, more, wakes));
+                None
             }
-            Some(Err(error)) => self.raise(handler, caller, error).await,
-            Some(Ok(None)) | None => {}
+            Ok(None) => None,
+            Err(error) => Some(error),
+        }
+    }
+
+    /// After the peer's end has been delivered there is no more to come, unless the service is
+    /// allowed to go on writing.
+    fn conclude(&self) {
+        let Membership { run, link, .. } = &self.membership;
+        if !run.config.allow_half_open && link.lock().end_seen() {
+            link.end(CloseReason::PeerClosed, None);
         }
     }
 
@@ -275,13 +265,10 @@ impl Life {
         if self.membership.link.lock().explains(&error) {
             return;
         }
-        let outcome = self
-            .callback("on_error", handler.on_error(error, caller))
-            .await;
+        let deciding = pin!(handler.on_error(error, caller));
+        let outcome = self.callback("on_error", deciding).await;
         if let Some(Err(error)) = outcome {
-            self.membership
-                .link
-                .end(CloseReason::ServiceError, Some(error));
+            self.membership.link.end(CloseReason::ServiceError, Some(error));
         }
     }
 
@@ -290,9 +277,7 @@ impl Life {
         let Self { membership, pace } = self;
         poll_fn(|cx| {
             let timeouts = &membership.run.config.timeouts;
-            membership
-                .link
-                .change(|state, wakes| pace.poll_next(state, timeouts, cx, wakes))
+            membership.link.change(|state, wakes| pace.poll_next(state, timeouts, cx, wakes))
         })
         .await
     }
@@ -307,11 +292,7 @@ impl Life {
                 return Poll::Ready(());
             }
             pace.check_stall(state, &membership.run.config.timeouts, cx, wakes);
-            if is_cut(state) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if is_cut(state) { Poll::Ready(()) } else { Poll::Pending }
         })
     }
 
@@ -324,11 +305,7 @@ impl Life {
             Some(ending) => (ending.reason, ending.error.clone()),
             None => unreachable!("a connection parts only after its ending was set"),
         };
-        Close {
-            reason,
-            stats,
-            error,
-        }
+        Close { reason, stats, error }
     }
 }
 
@@ -461,11 +438,7 @@ impl Pace {
                     state.end(CloseReason::Drained, None, wakes);
                 }
                 // A failed read has set the ending.
-                if state.ending().is_some() {
-                    Poll::Ready(Next::Over)
-                } else {
-                    Poll::Pending
-                }
+                if state.ending().is_some() { Poll::Ready(Next::Over) } else { Poll::Pending }
             }
         }
     }
@@ -473,10 +446,7 @@ impl Pace {
     /// After the peer's FIN reading tells nothing more, so the end of the connection is looked for.
     fn watch_half_open(&mut self, state: &mut State, cx: &mut Context<'_>, wakes: &mut Wakes) {
         if state.poll_broken(cx, wakes) {
-            state.fail(
-                Error::of(ErrorKind::Reset, "the peer reset the connection"),
-                wakes,
-            );
+            state.fail(Error::of(ErrorKind::Reset, "the peer reset the connection"), wakes);
         }
     }
 
@@ -491,10 +461,7 @@ impl Pace {
     ) {
         let stall = self.stall_deadline(state, timeouts);
         let idle = self.idle_deadline(state, timeouts);
-        let next = [stall, idle, self.lifetime_ends]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [stall, idle, self.lifetime_ends].into_iter().flatten().min();
         if !self.timer.poll_passed(cx, next) {
             return;
         }
@@ -567,11 +534,7 @@ impl Pace {
         let acknowledged = state.outbox().sent().saturating_sub(owed);
         let moves = acknowledged > idle.acknowledged || (owed > 0 && !idle.looked);
         if moves {
-            *idle = Idle {
-                since: now,
-                acknowledged,
-                looked: true,
-            };
+            *idle = Idle { since: now, acknowledged, looked: true };
         }
         moves
     }
@@ -580,11 +543,7 @@ impl Pace {
 fn fail_stalled(state: &mut State, timeouts: &Timeouts, wakes: &mut Wakes) {
     let limit = timeouts.write.unwrap_or_default();
     let message = format!("the peer took no data for {limit:?}");
-    state.fail_with(
-        CloseReason::WriteTimeout,
-        Error::of(ErrorKind::Timeout, message),
-        wakes,
-    );
+    state.fail_with(CloseReason::WriteTimeout, Error::of(ErrorKind::Timeout, message), wakes);
 }
 
 #[cfg(test)]

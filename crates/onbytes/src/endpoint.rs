@@ -67,18 +67,12 @@ impl Endpoint {
 
     /// The endpoint with `host` in the place of a missing one.
     pub(crate) fn with_host(&self, host: &str) -> Self {
-        Self {
-            host: Some(parse_host(host)),
-            port: self.port,
-        }
+        Self { host: Some(parse_host(host)), port: self.port }
     }
 }
 
 fn parse_host(host: &str) -> Host {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     match bare.parse() {
         Ok(address) => Host::Address(address),
         Err(_) => Host::Name(host.to_owned()),
@@ -92,11 +86,7 @@ pub(crate) fn shown(text: &str) -> String {
         return text.escape_debug().to_string();
     }
     let start: String = text.chars().take(MOST).collect();
-    format!(
-        "{}… ({} characters)",
-        start.escape_debug(),
-        text.chars().count()
-    )
+    format!("{}… ({} characters)", start.escape_debug(), text.chars().count())
 }
 
 /// Why `name` cannot be a host name, where that can be told without asking the network.
@@ -112,10 +102,7 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::configuration(format!(
-        "host name '{}' {problem}",
-        shown(name)
-    )))
+    Err(Error::configuration(format!("host name '{}' {problem}", shown(name))))
 }
 
 impl From<u16> for Endpoint {
@@ -126,28 +113,19 @@ impl From<u16> for Endpoint {
 
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
-        Self {
-            host: Some(Host::Scoped(address)),
-            port: address.port(),
-        }
+        Self { host: Some(Host::Scoped(address)), port: address.port() }
     }
 }
 
 impl From<(IpAddr, u16)> for Endpoint {
     fn from((address, port): (IpAddr, u16)) -> Self {
-        Self {
-            host: Some(Host::Address(address)),
-            port,
-        }
+        Self { host: Some(Host::Address(address)), port }
     }
 }
 
 impl From<(&str, u16)> for Endpoint {
     fn from((host, port): (&str, u16)) -> Self {
-        Self {
-            host: Some(parse_host(host)),
-            port,
-        }
+        Self { host: Some(parse_host(host)), port }
     }
 }
 
@@ -188,9 +166,7 @@ impl FromStr for Endpoint {
 
 fn parse_port(text: &str) -> Option<u16> {
     // `u16::from_str` would take a sign.
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 impl fmt::Display for Endpoint {
@@ -216,42 +192,23 @@ mod tests {
     fn text_forms_are_read() {
         let known = |text: &str| text.parse::<Endpoint>().unwrap().target();
         assert_eq!(known("3000"), Target::Any);
-        assert_eq!(
-            known("127.0.0.1:3000"),
-            Target::Known("127.0.0.1:3000".parse().unwrap())
-        );
+        assert_eq!(known("127.0.0.1:3000"), Target::Known("127.0.0.1:3000".parse().unwrap()));
         assert_eq!(known("[::1]:0"), Target::Known("[::1]:0".parse().unwrap()));
         assert_eq!(known("localhost:1"), Target::Named("localhost".into()));
     }
 
     #[test]
     fn impossible_text_is_refused_with_the_way_out() {
-        for text in [
-            "",
-            ":",
-            "host:",
-            ":3000",
-            "host:65536",
-            "host:-1",
-            "host:+1",
-            "::1:80",
-            "a b",
-        ] {
-            assert!(
-                message(text).contains("give HOST:PORT"),
-                "{text}: {}",
-                message(text)
-            );
+        for text in ["", ":", "host:", ":3000", "host:65536", "host:-1", "host:+1", "::1:80", "a b"]
+        {
+            assert!(message(text).contains("give HOST:PORT"), "{text}: {}", message(text));
         }
     }
 
     #[test]
     fn an_absurd_name_is_refused_and_cut_in_the_message() {
         let error = check_name(&"a".repeat(5_000)).unwrap_err().to_string();
-        assert!(
-            error.contains("(5000 characters)") && error.len() < 300,
-            "{error}"
-        );
+        assert!(error.contains("(5000 characters)") && error.len() < 300, "{error}");
         assert!(
             check_name("").is_err() && check_name("a\0b").is_err() && check_name("a b").is_err()
         );

@@ -68,11 +68,7 @@ impl Error {
     }
 
     pub(crate) fn of(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            message: message.into(),
-            source: None,
-        }))
+        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
     }
 
     pub(crate) fn caused(
@@ -80,11 +76,7 @@ impl Error {
         message: impl Into<Cow<'static, str>>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            message: message.into(),
-            source: Some(source.into()),
-        }))
+        Self(Arc::new(Inner { kind, message: message.into(), source: Some(source.into()) }))
     }
 
     pub(crate) fn configuration(message: impl Into<Cow<'static, str>>) -> Self {
@@ -100,6 +92,7 @@ impl Error {
         match error.kind() {
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::NotConnected
             | io::ErrorKind::BrokenPipe => {
                 Self::caused(ErrorKind::Reset, "the peer reset the connection", error)
             }
@@ -145,8 +138,7 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");
-        out.field("kind", &self.0.kind)
-            .field("message", &self.0.message);
+        out.field("kind", &self.0.kind).field("message", &self.0.message);
         if let Some(source) = &self.0.source {
             out.field("source", source);
         }
@@ -236,10 +228,7 @@ mod tests {
         let error = Error::closed();
         let boxed: Box<dyn std::error::Error + Send + Sync> = Box::new(error.clone());
         assert!(Arc::ptr_eq(&Error::from(boxed).0, &error.0));
-        assert!(Arc::ptr_eq(
-            &Error::from(io::Error::from(error.clone())).0,
-            &error.0
-        ));
+        assert!(Arc::ptr_eq(&Error::from(io::Error::from(error.clone())).0, &error.0));
     }
 
     #[test]
@@ -255,6 +244,6 @@ mod tests {
         assert_eq!(kind(io::ErrorKind::ConnectionReset), ErrorKind::Reset);
         assert_eq!(kind(io::ErrorKind::BrokenPipe), ErrorKind::Reset);
         assert_eq!(kind(io::ErrorKind::TimedOut), ErrorKind::Timeout);
-        assert_eq!(kind(io::ErrorKind::NotConnected), ErrorKind::Io);
+        assert_eq!(kind(io::ErrorKind::OutOfMemory), ErrorKind::Io);
     }
 }

@@ -138,11 +138,7 @@ impl Events {
 
     pub(crate) fn emit(&self, event: &Event<'_>) {
         self.log(event);
-        let hook = self
-            .hook
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(hook) = hook {
             // A hook that panics must not end the accept loop; the panic itself has been reported.
             let _ = catch_unwind(AssertUnwindSafe(|| hook(event)));
@@ -155,11 +151,7 @@ impl Events {
             Event::Listening { local_addr } => {
                 tracing::info!(target: "onbytes", event = name, %local_addr, "listening");
             }
-            Event::Accepted {
-                id,
-                remote_addr,
-                local_addr,
-            } => tracing::debug!(
+            Event::Accepted { id, remote_addr, local_addr } => tracing::debug!(
                 target: "onbytes", event = name, %id, %remote_addr, %local_addr, "accepted"
             ),
             Event::Refused { remote_addr } => {
@@ -172,18 +164,10 @@ impl Events {
                     "refused: max_connections is reached"
                 );
             }
-            Event::Closed {
-                id,
-                remote_addr,
-                close,
-            } => {
+            Event::Closed { id, remote_addr, close } => {
                 self.log_closed(name, *id, *remote_addr, close);
             }
-            Event::Panicked {
-                id,
-                callback,
-                message,
-            } => {
+            Event::Panicked { id, callback, message } => {
                 let Some(left_out) = self.admit(1) else {
                     return;
                 };
@@ -228,14 +212,8 @@ impl Events {
     }
 
     fn log_closed(&self, name: &str, id: ConnectionId, remote_addr: SocketAddr, close: &Close) {
-        let Close {
-            reason,
-            stats,
-            error,
-        } = close;
-        let error = error
-            .as_ref()
-            .map(|error| tracing::field::display(Chain(error)));
+        let Close { reason, stats, error } = close;
+        let error = error.as_ref().map(|error| tracing::field::display(Chain(error)));
         macro_rules! closed {
             ($level:ident, $left_out:expr) => {
                 tracing::$level!(
@@ -261,9 +239,7 @@ impl Events {
     /// Whether a line of the given kind may be logged now; if so, how many were left out before.
     fn admit(&self, kind: usize) -> Option<Option<u64>> {
         let mut quota = self.quota.lock().unwrap_or_else(PoisonError::into_inner);
-        quota[kind]
-            .admit(Instant::now())
-            .map(|left_out| (left_out > 0).then_some(left_out))
+        quota[kind].admit(Instant::now()).map(|left_out| (left_out > 0).then_some(left_out))
     }
 }
 
@@ -280,10 +256,7 @@ impl Quota {
     const PERIOD: Duration = Duration::from_secs(10);
 
     fn admit(&mut self, now: Instant) -> Option<u64> {
-        if self
-            .since
-            .is_none_or(|since| now.duration_since(since) >= Self::PERIOD)
-        {
+        if self.since.is_none_or(|since| now.duration_since(since) >= Self::PERIOD) {
             self.since = Some(now);
             self.admitted = 0;
         }

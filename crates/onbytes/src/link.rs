@@ -43,6 +43,7 @@ pub(crate) struct State {
     end_seen: bool,
     /// We have announced our own end: nothing new is accepted for sending. Clients only.
     finishing: bool,
+    fin_sent: bool,
     /// A task sends what is queued. Clients only: an accepted connection always has one.
     has_sender: bool,
     drain: Drain,
@@ -63,11 +64,7 @@ pub(crate) struct Ending {
 
 impl Ending {
     fn of(reason: CloseReason, error: Option<Error>) -> Self {
-        let mut ending = Self {
-            reason,
-            error,
-            cut: None,
-        };
+        let mut ending = Self { reason, error, cut: None };
         ending.note(reason);
         ending
     }
@@ -82,11 +79,7 @@ impl Ending {
 
     /// How the socket is left.
     pub(crate) fn parting(&self) -> Parting {
-        if self.cut.is_some() {
-            Parting::Reset
-        } else {
-            self.reason.parting()
-        }
+        if self.cut.is_some() { Parting::Reset } else { self.reason.parting() }
     }
 
     /// Whether a stop cut the connection off, so that not even a running callback is waited for.
@@ -177,19 +170,14 @@ impl Link {
             broken: false,
             end_seen: false,
             finishing: false,
+            fin_sent: false,
             has_sender: false,
             drain: Drain::No,
             counts: Counts::default(),
             driver: None,
             waiting: None,
         };
-        Self {
-            number,
-            remote,
-            local,
-            accepted: Instant::now(),
-            state: Mutex::new(state),
-        }
+        Self { number, remote, local, accepted: Instant::now(), state: Mutex::new(state) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -293,11 +281,7 @@ impl Link {
         }
         let waiting = state.waiting.get_or_insert_default();
         let ticket = *ticket.get_or_insert_with(|| waiting.ticket());
-        match waiting
-            .closed
-            .iter_mut()
-            .find(|(known, _)| *known == ticket)
-        {
+        match waiting.closed.iter_mut().find(|(known, _)| *known == ticket) {
             Some((_, waker)) => waker.clone_from(cx.waker()),
             None => waiting.closed.push((ticket, cx.waker().clone())),
         }
@@ -399,11 +383,7 @@ impl State {
     }
 
     fn check_open(&self) -> Result<()> {
-        if self.is_closed() {
-            Err(Error::closed())
-        } else {
-            Ok(())
-        }
+        if self.is_closed() { Err(Error::closed()) } else { Ok(()) }
     }
 
     /// Whether a callback's error only repeats what is known of the connection's end, so that it is
@@ -423,11 +403,9 @@ impl State {
     /// The failure that a write just ran into, if any: told as it is, once, to whom it hit.
     fn check_sound(&self) -> Result<()> {
         match &self.ending {
-            Some(Ending {
-                reason,
-                error: Some(error),
-                ..
-            }) if reason.is_transport_failure() => Err(error.clone()),
+            Some(Ending { reason, error: Some(error), .. }) if reason.is_transport_failure() => {
+                Err(error.clone())
+            }
             _ => Ok(()),
         }
     }
@@ -493,10 +471,7 @@ impl State {
             return Poll::Ready(Err(Error::closed()));
         }
         let sent = &mut self.waiting.get_or_insert_default().sent;
-        match sent
-            .iter_mut()
-            .find(|(known, waker)| *known == mark && waker.will_wake(cx.waker()))
-        {
+        match sent.iter_mut().find(|(known, waker)| *known == mark && waker.will_wake(cx.waker())) {
             Some(_) => {}
             // Marks are accepted in order, but a future may be polled first by one task, then by
             // another: its new entry goes where its mark belongs.
@@ -511,10 +486,7 @@ impl State {
 
     /// Whether a new message of `len` bytes may enter: there is room and nobody was here before.
     fn may_enter(&self, len: usize) -> bool {
-        let line_is_empty = self
-            .waiting
-            .as_ref()
-            .is_none_or(|waiting| waiting.room.is_empty());
+        let line_is_empty = self.waiting.as_ref().is_none_or(|waiting| waiting.room.is_empty());
         line_is_empty && self.outbox.has_room(len, QUEUE_CAP)
     }
 
@@ -555,10 +527,7 @@ impl State {
     /// Accepts a callback's reply. It always enters; with more received data at hand a small one
     /// waits for its like, so that many leave in one call.
     pub(crate) fn reply(&mut self, data: Bytes, more_at_hand: bool, wakes: &mut Wakes) {
-        let may_be_sent = self
-            .ending
-            .as_ref()
-            .is_none_or(|ending| ending.cut.is_none());
+        let may_be_sent = self.ending.as_ref().is_none_or(|ending| ending.cut.is_none());
         if data.is_empty() || !may_be_sent || self.broken {
             return;
         }
@@ -580,18 +549,12 @@ impl State {
     }
 
     fn is_first_in_line(&self, ticket: Ticket) -> bool {
-        let first = self
-            .waiting
-            .as_ref()
-            .and_then(|waiting| waiting.room.front());
+        let first = self.waiting.as_ref().and_then(|waiting| waiting.room.front());
         first.is_some_and(|(first, _)| *first == ticket)
     }
 
     fn stay_in_line(&mut self, ticket: Ticket, cx: &Context<'_>) {
-        let line = self
-            .waiting
-            .iter_mut()
-            .flat_map(|waiting| waiting.room.iter_mut());
+        let line = self.waiting.iter_mut().flat_map(|waiting| waiting.room.iter_mut());
         if let Some((_, waker)) = line.into_iter().find(|(known, _)| *known == ticket) {
             waker.clone_from(cx.waker());
         }
@@ -601,19 +564,13 @@ impl State {
         if let Some(waiting) = &mut self.waiting {
             waiting.room.retain(|(known, _)| *known != ticket);
             // Whoever is first now may fit where the one who left did not.
-            wakes
-                .others
-                .extend(waiting.room.front().map(|(_, waker)| waker.clone()));
+            wakes.others.extend(waiting.room.front().map(|(_, waker)| waker.clone()));
         }
         self.tidy();
     }
 
     fn tidy(&mut self) {
-        if self
-            .waiting
-            .as_ref()
-            .is_some_and(|waiting| waiting.is_idle())
-        {
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.is_idle()) {
             self.waiting = None;
         }
     }
@@ -646,40 +603,26 @@ impl State {
         let Some(waiting) = &mut self.waiting else {
             return;
         };
-        while waiting
-            .sent
-            .front()
-            .is_some_and(|(mark, _)| *mark <= self.outbox.sent())
-        {
-            wakes
-                .others
-                .extend(waiting.sent.pop_front().map(|(_, waker)| waker));
+        while waiting.sent.front().is_some_and(|(mark, _)| *mark <= self.outbox.sent()) {
+            wakes.others.extend(waiting.sent.pop_front().map(|(_, waker)| waker));
         }
         if self.outbox.queued() < QUEUE_CAP {
-            wakes
-                .others
-                .extend(waiting.room.front().map(|(_, waker)| waker.clone()));
+            wakes.others.extend(waiting.room.front().map(|(_, waker)| waker.clone()));
         }
         self.tidy();
     }
 
     fn wake_everybody_not_accepted(&mut self, wakes: &mut Wakes) {
         if let Some(waiting) = &mut self.waiting {
-            wakes
-                .others
-                .extend(waiting.closed.drain(..).map(|(_, waker)| waker));
-            wakes
-                .others
-                .extend(waiting.room.iter().map(|(_, waker)| waker.clone()));
+            wakes.others.extend(waiting.closed.drain(..).map(|(_, waker)| waker));
+            wakes.others.extend(waiting.room.iter().map(|(_, waker)| waker.clone()));
         }
     }
 
     fn wake_everybody(&mut self, wakes: &mut Wakes) {
         self.wake_everybody_not_accepted(wakes);
         if let Some(waiting) = &mut self.waiting {
-            wakes
-                .others
-                .extend(waiting.sent.drain(..).map(|(_, waker)| waker));
+            wakes.others.extend(waiting.sent.drain(..).map(|(_, waker)| waker));
         }
     }
 
@@ -797,13 +740,15 @@ impl State {
 
     /// Ends our direction, once, after everything accepted was sent.
     pub(crate) fn send_fin(&mut self, wakes: &mut Wakes) -> Result<()> {
-        let Some(stream) = &mut self.stream else {
-            return Err(self.failure());
-        };
+        if self.fin_sent {
+            return Ok(());
+        }
+        let Some(stream) = &mut self.stream else { return Err(self.failure()) };
         if let Err(error) = stream.finish() {
             self.fail(Error::transport("closing", error), wakes);
             return Err(self.failure());
         }
+        self.fin_sent = true;
         Ok(())
     }
 
@@ -820,9 +765,7 @@ impl State {
             _ => None,
         };
         if let Err(error) = self.check_open() {
-            ticket
-                .into_iter()
-                .for_each(|ticket| self.leave_line(ticket, wakes));
+            ticket.into_iter().for_each(|ticket| self.leave_line(ticket, wakes));
             return Poll::Ready(Err(error));
         }
         let some = &data[..data.len().min(QUEUE_CAP as usize)];
@@ -838,9 +781,7 @@ impl State {
             *step = WriteStep::InLine(Bytes::new(), ticket);
             return Poll::Pending;
         }
-        ticket
-            .into_iter()
-            .for_each(|ticket| self.leave_line(ticket, wakes));
+        ticket.into_iter().for_each(|ticket| self.leave_line(ticket, wakes));
         let sent = self.send_directly(some, wakes);
         self.check_sound()?;
         if sent > 0 || some.is_empty() {

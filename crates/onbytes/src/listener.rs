@@ -99,11 +99,7 @@ impl Listener {
             current: AtomicU64::new(0),
             phase: Mutex::new(Phase::Stopped),
         };
-        Ok(Self {
-            owner: Arc::new(Owner {
-                core: Arc::new(core),
-            }),
-        })
+        Ok(Self { owner: Arc::new(Owner { core: Arc::new(core) }) })
     }
 
     /// Attaches `service` for connections accepted from now on, in the place of any other.
@@ -135,10 +131,7 @@ impl Listener {
         if is_detached {
             return Ok(());
         }
-        Err(Error::of(
-            ErrorKind::State,
-            "this service is not attached any more",
-        ))
+        Err(Error::of(ErrorKind::State, "this service is not attached any more"))
     }
 
     /// Calls `hook` for every [`Event`] of the listener and its connections, in the place of any
@@ -177,25 +170,15 @@ impl Listener {
         let core = self.core();
         let starting = core.begin_start()?;
         let (fd, local) = bind::listen(&core.endpoint, &core.config).await?;
-        let run = Run::new(
-            core.config.clone(),
-            Arc::clone(&core.events),
-            Arc::clone(&core.counters),
-        );
+        let run =
+            Run::new(core.config.clone(), Arc::clone(&core.events), Arc::clone(&core.counters));
         let running = Arc::new(Running::new(Arc::new(run)));
         for socket in share(fd, core.config.workers)? {
             let attached = core.attached.subscribe();
-            running.accept(accept_loop(
-                socket,
-                local,
-                Arc::clone(&running.run),
-                attached,
-            ));
+            running.accept(accept_loop(socket, local, Arc::clone(&running.run), attached));
         }
         starting.complete(running, local)?;
-        core.events.emit(&Event::Listening {
-            local_addr: crate::accept::canonical(local),
-        });
+        core.events.emit(&Event::Listening { local_addr: crate::accept::canonical(local) });
         Ok(())
     }
 
@@ -209,10 +192,7 @@ impl Listener {
 
     /// Counts of what the listener has seen.
     pub fn stats(&self) -> ListenerStats {
-        let active = self
-            .core()
-            .running()
-            .map_or(0, |running| running.run.alive());
+        let active = self.core().running().map_or(0, |running| running.run.alive());
         ListenerStats::of(&self.core().counters, active)
     }
 
@@ -258,9 +238,7 @@ impl Listener {
         self.attach(service);
         self.start().await?;
         self.run_until(shutdown).await?;
-        Ok(self
-            .graceful_stop(self.core().config.timeouts.shutdown)
-            .await)
+        Ok(self.graceful_stop(self.core().config.timeouts.shutdown).await)
     }
 
     /// Waits for `shutdown`, unless the listening socket is lost before.
@@ -387,10 +365,7 @@ impl Core {
             return refused("the listener is already started");
         }
         *phase = Phase::Starting(true);
-        Ok(Starting {
-            core: Arc::clone(self),
-            is_complete: false,
-        })
+        Ok(Starting { core: Arc::clone(self), is_complete: false })
     }
 }
 
@@ -406,10 +381,7 @@ impl Starting {
         if !matches!(&*phase, Phase::Starting(true)) {
             drop(phase);
             running.stop_now(|| {});
-            return Err(Error::of(
-                ErrorKind::State,
-                "the listener was stopped while it started",
-            ));
+            return Err(Error::of(ErrorKind::State, "the listener was stopped while it started"));
         }
         *phase = Phase::Running(running, local);
         drop(phase);
@@ -434,9 +406,7 @@ fn share(fd: std::os::fd::OwnedFd, loops: usize) -> Result<Vec<ListeningSocket>>
         fds.push(fd.try_clone().map_err(cannot)?);
     }
     fds.push(fd);
-    fds.into_iter()
-        .map(|fd| ListeningSocket::register(fd).map_err(cannot))
-        .collect()
+    fds.into_iter().map(|fd| ListeningSocket::register(fd).map_err(cannot)).collect()
 }
 
 /// The signals that end a program.

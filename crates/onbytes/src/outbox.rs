@@ -109,10 +109,7 @@ impl Outbox {
 
     /// Removes `count` bytes that the kernel took from the front of the queue.
     pub(crate) fn advance(&mut self, count: usize) {
-        debug_assert!(
-            count as u64 <= self.queued(),
-            "more was sent than was queued"
-        );
+        debug_assert!(count as u64 <= self.queued(), "more was sent than was queued");
         self.sent += count as u64;
         let mut left = count;
         while let Some(entry) = self.backlog.front_mut() {
@@ -158,10 +155,7 @@ mod tests {
     fn contents(outbox: &Outbox) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 64];
         let used = outbox.front(&mut slices, usize::MAX);
-        slices[..used]
-            .iter()
-            .flat_map(|slice| slice.to_vec())
-            .collect()
+        slices[..used].iter().flat_map(|slice| slice.to_vec()).collect()
     }
 
     #[test]

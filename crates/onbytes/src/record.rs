@@ -134,11 +134,7 @@ impl Visitor<'_> for Seconds {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a number of seconds, 0 or more")?;
-        if self.may_be_off {
-            f.write_str(", or \"off\"")
-        } else {
-            Ok(())
-        }
+        if self.may_be_off { f.write_str(", or \"off\"") } else { Ok(()) }
     }
 
     fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Self::Value, E> {
@@ -197,9 +193,7 @@ mod tests {
     use std::time::Duration;
 
     fn refused(text: &str) -> String {
-        serde_json::from_str::<ListenerConfiguration>(text)
-            .unwrap_err()
-            .to_string()
+        serde_json::from_str::<ListenerConfiguration>(text).unwrap_err().to_string()
     }
 
     #[test]
@@ -225,20 +219,11 @@ mod tests {
 
     #[test]
     fn records_survive_writing_and_reading() {
-        let config = ListenerConfiguration::new().timeouts(
-            Timeouts::new()
-                .write(None)
-                .idle(Duration::from_millis(1500)),
-        );
+        let config = ListenerConfiguration::new()
+            .timeouts(Timeouts::new().write(None).idle(Duration::from_millis(1500)));
         let text = serde_json::to_string(&config).unwrap();
-        assert!(
-            text.contains(r#""write":"off""#) && text.contains(r#""idle":1.5"#),
-            "{text}"
-        );
-        assert_eq!(
-            serde_json::from_str::<ListenerConfiguration>(&text).unwrap(),
-            config
-        );
+        assert!(text.contains(r#""write":"off""#) && text.contains(r#""idle":1.5"#), "{text}");
+        assert_eq!(serde_json::from_str::<ListenerConfiguration>(&text).unwrap(), config);
         let text = serde_json::to_string(&ClientConfiguration::new()).unwrap();
         assert_eq!(
             serde_json::from_str::<ClientConfiguration>(&text).unwrap(),
@@ -249,10 +234,7 @@ mod tests {
     #[test]
     fn unknown_fields_are_refused_with_the_accepted_names() {
         let message = refused(r#"{"localhost": "::1"}"#);
-        assert!(
-            message.contains("`localhost`") && message.contains("`localHost`"),
-            "{message}"
-        );
+        assert!(message.contains("`localhost`") && message.contains("`localHost`"), "{message}");
         let message = refused(r#"{"timeouts": {"wirte": 1}}"#);
         assert!(message.contains("`maxLifetime`"), "{message}");
         let message = refused(r#"{"socket": {"keepAlive": {"idel": 1}}}"#);
@@ -263,17 +245,11 @@ mod tests {
     fn impossible_numbers_are_refused_in_a_sentence() {
         for value in ["-1", "-0.5", "1e300", "\"1\"", "null", "true"] {
             let message = refused(&format!(r#"{{"timeouts": {{"idle": {value}}}}}"#));
-            assert!(
-                message.contains("a number of seconds, 0 or more, or \"off\""),
-                "{message}"
-            );
+            assert!(message.contains("a number of seconds, 0 or more, or \"off\""), "{message}");
         }
         for value in ["-1", "0", "1.5", "1e300", "99999999999999999999"] {
             let message = refused(&format!(r#"{{"limits": {{"maxConnections": {value}}}}}"#));
-            assert!(
-                message.contains("a whole number of at least 1"),
-                "{message}"
-            );
+            assert!(message.contains("a whole number of at least 1"), "{message}");
         }
         assert!(refused(r#"{"timeouts": {"onClose": "off"}}"#).contains("0 or more"));
         assert!(refused(r#"{"limits": {"whenFull": "explode"}}"#).contains("`refuse`"));
@@ -285,10 +261,7 @@ mod tests {
         use serde::de::value::{Error, F64Deserializer};
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0] {
             let from: F64Deserializer<Error> = value.into_deserializer();
-            assert!(
-                super::optional_seconds::deserialize(from).is_err(),
-                "{value}"
-            );
+            assert!(super::optional_seconds::deserialize(from).is_err(), "{value}");
         }
     }
 }

@@ -31,10 +31,7 @@ impl Run {
         events: Arc<Events>,
         counters: Arc<Counters>,
     ) -> Self {
-        let places = config
-            .limits
-            .max_connections
-            .unwrap_or_else(default_max_connections);
+        let places = config.limits.max_connections.unwrap_or_else(default_max_connections);
         Self {
             config,
             events,
@@ -55,10 +52,7 @@ impl Run {
 
     /// Connections that ended on their own terms, and those that a stop cut off.
     pub(crate) fn ended(&self) -> (usize, usize) {
-        (
-            self.clean.load(Ordering::SeqCst),
-            self.forced.load(Ordering::SeqCst),
-        )
+        (self.clean.load(Ordering::SeqCst), self.forced.load(Ordering::SeqCst))
     }
 
     /// Waits until no connection is left.
@@ -107,11 +101,7 @@ impl Membership {
             remote_addr: link.remote,
             local_addr: link.local,
         });
-        Self {
-            link,
-            run,
-            _place: place,
-        }
+        Self { link, run, _place: place }
     }
 
     /// Tells everybody who counts that the connection has ended, and how.
@@ -145,9 +135,7 @@ struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self {
-            shards: std::array::from_fn(|_| Mutex::default()),
-        }
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 }
 
@@ -160,8 +148,7 @@ impl Registry {
     }
 
     fn insert(&self, link: &Arc<Link>) {
-        self.shard(link.number)
-            .insert(link.number, Arc::clone(link));
+        self.shard(link.number).insert(link.number, Arc::clone(link));
     }
 
     fn remove(&self, number: u64) {
@@ -197,22 +184,14 @@ pub(crate) struct Place {
 
 impl Places {
     fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            taken: AtomicUsize::new(0),
-            freed: Notify::new(),
-        }
+        Self { limit, taken: AtomicUsize::new(0), freed: Notify::new() }
     }
 
     /// Takes a place if one is free.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<Place> {
         let one_more = |taken| (taken < self.limit).then_some(taken + 1);
-        self.taken
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)
-            .ok()?;
-        Some(Place {
-            places: Arc::clone(self),
-        })
+        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+        Some(Place { places: Arc::clone(self) })
     }
 
     /// Waits for a place.
@@ -241,10 +220,7 @@ fn default_max_connections() -> usize {
     const MOST: u64 = 1 << 20;
     /// Files of the program itself: standard streams, the runtime, the listener, logs, look-ups.
     const OWN: u64 = 32;
-    let files = getrlimit(Resource::Nofile)
-        .current
-        .unwrap_or(MOST)
-        .min(MOST);
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(MOST).min(MOST);
     let own = OWN.max(files / 16);
     usize::try_from(files.saturating_sub(own).max(1)).unwrap_or(1)
 }

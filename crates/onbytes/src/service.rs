@@ -199,8 +199,7 @@ impl BoxConnectionService {
 
 impl fmt::Debug for BoxConnectionService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoxConnectionService")
-            .finish_non_exhaustive()
+        f.debug_struct("BoxConnectionService").finish_non_exhaustive()
     }
 }
 

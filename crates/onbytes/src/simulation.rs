@@ -45,16 +45,8 @@ pub(crate) enum End {
 
 /// A connection whose kernel buffer has `room` bytes.
 pub(crate) fn connection(room: usize) -> (Socket, Peer) {
-    let shared = Arc::new(Mutex::new(Shared {
-        room,
-        ..Shared::default()
-    }));
-    (
-        Socket {
-            shared: Arc::clone(&shared),
-        },
-        Peer { shared },
-    )
+    let shared = Arc::new(Mutex::new(Shared { room, ..Shared::default() }));
+    (Socket { shared: Arc::clone(&shared) }, Peer { shared })
 }
 
 impl Socket {

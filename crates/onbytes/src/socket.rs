@@ -37,10 +37,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Registers `fd`, which must be non-blocking, with the current runtime.
     pub(crate) fn register(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            fd: register(fd, interest())?,
-            may_send: true,
-        })
+        Ok(Self { fd: register(fd, interest())?, may_send: true })
     }
 
     /// Reads once into the spare room of `buffer`, or waits until that is possible.
@@ -189,10 +186,7 @@ fn recv(fd: &OwnedFd, buffer: &mut BytesMut) -> io::Result<Received> {
     // SAFETY: `recv` returned the initialised front of the buffer's spare capacity, `len` bytes of
     // it, so these bytes are initialised and lie within the capacity.
     unsafe { buffer.advance_mut(len) };
-    Ok(Received {
-        len,
-        more: len == wanted,
-    })
+    Ok(Received { len, more: len == wanted })
 }
 
 fn send(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
@@ -238,17 +232,12 @@ pub(crate) struct ListeningSocket {
 
 impl ListeningSocket {
     pub(crate) fn register(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            fd: register(fd, Interest::READABLE)?,
-        })
+        Ok(Self { fd: register(fd, Interest::READABLE)? })
     }
 
     /// Waits until a connection is (or seems to be) waiting to be accepted.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.fd
-            .readable()
-            .await
-            .map(|mut guard| guard.retain_ready())
+        self.fd.readable().await.map(|mut guard| guard.retain_ready())
     }
 
     /// Accepts one connection; `WouldBlock` when none is waiting.

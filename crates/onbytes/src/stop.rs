@@ -90,11 +90,7 @@ impl Running {
     /// Waits until accepting has ended though nobody asked for it.
     pub(crate) async fn lost(&self) -> Error {
         let mut lost = self.lost.subscribe();
-        match lost
-            .wait_for(Option::is_some)
-            .await
-            .map(|error| error.clone())
-        {
+        match lost.wait_for(Option::is_some).await.map(|error| error.clone()) {
             Ok(Some(error)) => error,
             // The sender lives as long as `self`.
             Ok(None) | Err(_) => std::future::pending().await,
@@ -102,9 +98,7 @@ impl Running {
     }
 
     fn lock_accepting(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<Error>>> {
-        self.accepting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a graceful stop, or brings the deadline of one forward.
@@ -165,9 +159,7 @@ impl Running {
             // It ends by being aborted; with it the port is released.
             let _ = task.await;
         }
-        run.events.emit(&Event::Stopping {
-            connections: run.alive(),
-        });
+        run.events.emit(&Event::Stopping { connections: run.alive() });
         let (clean, forced) = run.ended();
 
         if !self.is_now() {
@@ -177,11 +169,7 @@ impl Running {
                 () = self.deadline() => {}
             }
         }
-        run.force(if self.is_now() {
-            CloseReason::Stopped
-        } else {
-            CloseReason::StopForced
-        });
+        run.force(if self.is_now() { CloseReason::Stopped } else { CloseReason::StopForced });
         let budget = run.config.timeouts.on_close.saturating_add(GRACE);
         let _ = timeout(budget, run.emptied()).await;
 

@@ -52,18 +52,14 @@ macro_rules! wire {
 
 impl From<Socket> for Stream {
     fn from(socket: Socket) -> Self {
-        Self {
-            wire: Wire::Tcp(socket),
-        }
+        Self { wire: Wire::Tcp(socket) }
     }
 }
 
 #[cfg(test)]
 impl From<crate::simulation::Socket> for Stream {
     fn from(socket: crate::simulation::Socket) -> Self {
-        Self {
-            wire: Wire::Simulated(socket),
-        }
+        Self { wire: Wire::Simulated(socket) }
     }
 }
 

@@ -85,14 +85,12 @@ impl ConnectionService for Answering {
         if self.slow {
             tokio::time::sleep(Duration::from_millis(data.len() as u64 % 7)).await;
         }
-        self.observed
-            .note(|journal| journal.callbacks_after_close += journal.closes.len());
+        self.observed.note(|journal| journal.callbacks_after_close += journal.closes.len());
         Ok(Some(message(u32::MAX, data.len())))
     }
 
     async fn on_close(&mut self, close: &Close) {
-        self.observed
-            .note(|journal| journal.closes.push(close.clone()));
+        self.observed.note(|journal| journal.closes.push(close.clone()));
     }
 }
 
@@ -102,10 +100,7 @@ impl Service for Answers {
     type Connection = Answering;
 
     async fn on_connect(&self, _: &Caller) -> Result<Answering> {
-        Ok(Answering {
-            observed: self.0.clone(),
-            slow: self.1,
-        })
+        Ok(Answering { observed: self.0.clone(), slow: self.1 })
     }
 }
 
@@ -125,10 +120,7 @@ fn messages(mut data: &[u8]) -> Vec<u32> {
         let name = u32::from_be_bytes(data[..4].try_into().unwrap());
         let len = u32::from_be_bytes(data[4..8].try_into().unwrap()) as usize;
         let body = &data[8..data.len().min(8 + len)];
-        assert!(
-            body.iter().all(|byte| *byte == name as u8),
-            "message {name} is torn"
-        );
+        assert!(body.iter().all(|byte| *byte == name as u8), "message {name} is torn");
         data = &data[8 + body.len()..];
         if body.len() == len {
             names.push(name);
@@ -196,10 +188,8 @@ async fn play(steps: Vec<Step>, room: usize, slow: bool) -> (Journal, Peer, Stop
     let place = run.places.try_take().unwrap();
     let membership = Membership::new(Arc::clone(&run), link, place);
     let link = Arc::clone(&membership.link);
-    let seen = Observed {
-        journal: Arc::default(),
-    };
-    let life = tokio::spawn(live(Arc::new(Answers(seen.clone(), slow)), membership));
+    let seen = Observed { journal: Arc::default() };
+    let life = tokio::spawn(live(Arc::new(Answers(seen.clone(), slow)), Life::new(membership)));
     for (name, step) in steps.into_iter().enumerate() {
         take_step(step, name as u32, &peer, &link, &run, &seen).await;
         tokio::task::yield_now().await;
@@ -213,15 +203,7 @@ async fn play(steps: Vec<Step>, room: usize, slow: bool) -> (Journal, Peer, Stop
         tokio::task::yield_now().await;
     }
     let journal = std::mem::take(&mut *seen.journal.lock().unwrap());
-    (
-        journal,
-        peer,
-        StopReport {
-            clean,
-            forced,
-            abandoned: 0,
-        },
-    )
+    (journal, peer, StopReport { clean, forced, abandoned: 0 })
 }
 
 proptest! {

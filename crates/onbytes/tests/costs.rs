@@ -1,0 +1,211 @@
+//! What an echoed chunk costs in the steady state: no allocation, and two system calls besides the
+//! poll. Counted, not timed.
+//!
+//! The server runs on a thread of its own, and only what that thread does counts.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use onbytes::{
+    Bytes, Caller, ConnectionService, Listener, ListenerConfiguration, Result, Service, Timeouts,
+};
+
+/// Counts the allocations of threads that ask for it.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Counting {
+    fn note() {
+        if IS_COUNTED.try_with(Cell::get).unwrap_or(false) {
+            ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+// SAFETY: every call is passed on unchanged to the system's allocator, which keeps the contract.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::note();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`; the memory is the system's.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::note();
+        // SAFETY: the caller keeps the contract of `realloc`; the memory is the system's.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How the service answers.
+#[derive(Clone, Copy)]
+enum Answer {
+    Returned,
+    Written,
+}
+
+impl Service for Answer {
+    type Connection = Self;
+
+    async fn on_connect(&self, _: &Caller) -> Result<Self> {
+        Ok(*self)
+    }
+}
+
+impl ConnectionService for Answer {
+    async fn on_bytes(&mut self, data: Bytes, caller: &Caller) -> Result<Option<Bytes>> {
+        match self {
+            Self::Returned => Ok(Some(data)),
+            Self::Written => {
+                caller.write_bytes(data).await?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Serves on a counted thread of its own until the process ends; returns the address.
+fn serve(answer: Answer, config: ListenerConfiguration) -> SocketAddr {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = Listener::new(("127.0.0.1", 0), config).unwrap();
+            listener.attach(answer);
+            listener.start().await.unwrap();
+            send.send(listener.local_addr().unwrap()).unwrap();
+            IS_COUNTED.set(true);
+            std::future::pending::<()>().await;
+        });
+    });
+    receive.recv().unwrap()
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+fn echo(stream: &mut TcpStream, size: usize, rounds: usize) {
+    let message = vec![7; size];
+    let mut got = vec![0; size];
+    for _ in 0..rounds {
+        stream.write_all(&message).unwrap();
+        stream.read_exact(&mut got).unwrap();
+        assert_eq!(got, message);
+    }
+}
+
+/// One test for all of it: the count is one number for the whole process.
+#[test]
+fn an_echoed_chunk_allocates_nothing() {
+    let timeouts =
+        Timeouts::new().idle(Duration::from_secs(60)).max_lifetime(Duration::from_secs(3600));
+    for (what, answer, config) in [
+        ("a returned reply", Answer::Returned, ListenerConfiguration::new()),
+        ("a written reply", Answer::Written, ListenerConfiguration::new()),
+        (
+            "a reply under every timeout",
+            Answer::Returned,
+            ListenerConfiguration::new().timeouts(timeouts),
+        ),
+    ] {
+        for size in [1, 64, 16 * 1024] {
+            let mut stream = connect(serve(answer, config.clone()));
+            echo(&mut stream, size, 100);
+            let before = ALLOCATIONS.load(Ordering::SeqCst);
+            echo(&mut stream, size, 2_000);
+            let count = ALLOCATIONS.load(Ordering::SeqCst) - before;
+            assert_eq!(count, 0, "{what} of {size} bytes: {count} allocations in 2000 echoes");
+        }
+    }
+}
+
+/// Set in the process that the test starts under strace.
+const ROUNDS: &str = "ONBYTES_TEST_ROUNDS";
+
+/// Not a test by itself: the process whose system calls are counted. It serves one connection, and
+/// its peer is a thread of the same process, told apart by its thread id.
+#[test]
+fn traced_process() {
+    let Ok(rounds) = std::env::var(ROUNDS) else { return };
+    let address = serve(Answer::Returned, ListenerConfiguration::new());
+    echo(&mut connect(address), 64, rounds.parse().unwrap());
+}
+
+/// System calls of the serving thread for so many echoes, by name.
+fn system_calls(rounds: usize) -> std::collections::BTreeMap<String, i64> {
+    let folder =
+        std::env::temp_dir().join(format!("onbytes-strace-{}-{rounds}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let status = Command::new("strace")
+        .args(["-ff", "-qq", "-o"])
+        .arg(folder.join("trace"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "traced_process", "--test-threads=1"])
+        .env(ROUNDS, rounds.to_string())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "the traced process failed");
+    let traces: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect();
+    std::fs::remove_dir_all(&folder).unwrap();
+    // The serving thread is the one that polls.
+    let served = traces.iter().find(|trace| trace.contains("epoll_wait(")).expect("it polled");
+    let mut calls = std::collections::BTreeMap::new();
+    for line in served.lines() {
+        if let Some((name, _)) = line.split_once('(') {
+            *calls.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    calls
+}
+
+#[test]
+fn an_echoed_chunk_costs_two_system_calls_besides_the_poll() {
+    let can_trace = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "true"])
+        .stderr(Stdio::null())
+        .status();
+    if !can_trace.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: strace is missing, or may not trace here");
+        return;
+    }
+    let (few, many) = (100, 1_100);
+    let base = system_calls(few);
+    let mut calls = system_calls(many);
+    for (name, count) in base {
+        *calls.entry(name).or_default() -= count;
+    }
+    let polls = calls.remove("epoll_wait").unwrap_or_default();
+    let others: i64 = calls.values().sum();
+    let echoes = (many - few) as i64;
+    // A few more or less: the peer's bytes may be seen together with something else.
+    assert!(others <= 2 * echoes + 20, "{others} system calls for {echoes} echoes: {calls:?}");
+    assert!(polls <= echoes + 20, "{polls} polls for {echoes} echoes");
+}
