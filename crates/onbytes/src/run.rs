@@ -83,6 +83,8 @@ impl Run {
 pub(crate) struct Membership {
     pub(crate) link: Arc<Link>,
     pub(crate) run: Arc<Run>,
+    /// Whether a stop cut the connection off, as it was when the end was announced.
+    was_forced: Option<bool>,
     _place: Place,
 }
 
@@ -101,11 +103,12 @@ impl Membership {
             remote_addr: link.remote,
             local_addr: link.local,
         });
-        Self { link, run, _place: place }
+        Self { link, run, was_forced: None, _place: place }
     }
 
     /// Tells everybody who counts that the connection has ended, and how.
-    pub(crate) fn announce(&self, close: &Close) {
+    pub(crate) fn announce(&mut self, close: &Close) {
+        self.was_forced = Some(self.link.lock().is_forced());
         self.run.counters.closed[close.reason as usize].fetch_add(1, Ordering::Relaxed);
         self.run.events.emit(&Event::Closed {
             id: ConnectionId::of(self.link.number),
@@ -118,7 +121,8 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.link.close_socket(Parting::Orderly);
-        let forced = self.link.lock().is_forced();
+        // A stop that cuts short the wait for the peer's FIN cuts off nothing.
+        let forced = self.was_forced.unwrap_or_else(|| self.link.lock().is_forced());
         let run = &self.run;
         run.registry.remove(self.link.number);
         (if forced { &run.forced } else { &run.clean }).fetch_add(1, Ordering::SeqCst);

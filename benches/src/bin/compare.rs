@@ -1,0 +1,568 @@
+//! The runner: measures the CPU time per message of echo servers, relative to `epoll-echo`.
+//!
+//! ```text
+//! cargo build --release -p onbytes-benches
+//! target/release/compare --rounds 5 --seconds 2
+//! ```
+//!
+//! Each measurement is a fresh server bound to one core and the load generator bound to another.
+//! Rounds are interleaved (every server once per round, in rotating order), so that a change of
+//! the machine's state meets all servers alike, and ratios are taken within a round. The report
+//! goes to standard output, progress to standard error.
+//!
+//! Options:
+//!
+//! - `--rounds N` (default 5), `--seconds S` per measurement (default 2)
+//! - `--only TEXT`: only the columns whose name contains `TEXT`; may be repeated
+//! - `--servers A,B`: only these servers; the yardstick is measured in any case
+//! - `NAME=PATH`: another server, or another binary for a name. It is started without arguments,
+//!   must print `listening on ADDRESS` first and is killed afterwards
+
+use onbytes_benches::host::{self, CpuTime};
+use onbytes_benches::{cli, stats};
+use std::fmt::Write as _;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+const YARDSTICK: &str = "epoll-echo";
+const DEFAULT_SERVERS: [&str; 3] = [YARDSTICK, "tokio-echo", "onbytes-echo"];
+
+/// How long a child may take for anything but the measurement itself.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Lets a server finish what it does after its last reply, and go to sleep.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// A column of the report.
+struct Workload {
+    name: &'static str,
+    connections: u32,
+    size: u32,
+    depth: u32,
+    churn: bool,
+}
+
+const WORKLOADS: [Workload; 6] = [
+    Workload { name: "64 B x 50", connections: 50, size: 64, depth: 1, churn: false },
+    Workload { name: "64 B x 1000", connections: 1_000, size: 64, depth: 1, churn: false },
+    Workload {
+        name: "64 B x 100, 16 in flight",
+        connections: 100,
+        size: 64,
+        depth: 16,
+        churn: false,
+    },
+    Workload { name: "16 KiB x 50", connections: 50, size: 16 << 10, depth: 1, churn: false },
+    Workload { name: "1 MiB x 8", connections: 8, size: 1 << 20, depth: 1, churn: false },
+    Workload { name: "connect-echo-close", connections: 16, size: 64, depth: 1, churn: true },
+];
+
+fn main() -> ExitCode {
+    let outcome = Options::parse(std::env::args().skip(1)).and_then(|options| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?
+            .block_on(run_until_signal(&options))
+    });
+    cli::exit(outcome)
+}
+
+/// Runs the comparison; on a signal gives up, which drops, and by that kills, the children.
+async fn run_until_signal(options: &Options) -> Result<(), String> {
+    let listen = |kind| signal(kind).map_err(|error| error.to_string());
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    tokio::select! {
+        outcome = run(options) => outcome,
+        _ = interrupt.recv() => Err("interrupted".to_owned()),
+        _ = terminate.recv() => Err("terminated".to_owned()),
+        _ = hang_up.recv() => Err("hung up".to_owned()),
+    }
+}
+
+struct Options {
+    rounds: u64,
+    seconds: f64,
+    only: Vec<String>,
+    selected: Option<Vec<String>>,
+    given: Vec<Server>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Server {
+    name: String,
+    path: PathBuf,
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options =
+            Self { rounds: 5, seconds: 2.0, only: Vec::new(), selected: None, given: Vec::new() };
+        while let Some(word) = args.next() {
+            match word.as_str() {
+                "--rounds" => options.rounds = cli::count(&word, &mut args, 1_000)?,
+                "--seconds" => options.seconds = cli::value(&word, &mut args)?,
+                "--only" => options.only.push(cli::value(&word, &mut args)?),
+                "--servers" => {
+                    let names: String = cli::value(&word, &mut args)?;
+                    options.selected = Some(names.split(',').map(str::to_owned).collect());
+                }
+                _ => match word.split_once('=') {
+                    Some((name, path)) if !word.starts_with('-') => {
+                        options.given.push(Server { name: name.to_owned(), path: path.into() });
+                    }
+                    _ => return Err(format!("{word}: unknown argument")),
+                },
+            }
+        }
+        if !(0.01..=600.0).contains(&options.seconds) {
+            return Err(format!("--seconds {}: must be 0.01 to 600", options.seconds));
+        }
+        Ok(options)
+    }
+
+    /// The columns to measure.
+    fn workloads(&self) -> Result<Vec<&'static Workload>, String> {
+        let wanted = |workload: &&Workload| {
+            self.only.is_empty() || self.only.iter().any(|text| workload.name.contains(text))
+        };
+        let workloads: Vec<_> = WORKLOADS.iter().filter(wanted).collect();
+        if workloads.is_empty() {
+            return Err(format!("no column has {} in its name", self.only.join(" or ")));
+        }
+        Ok(workloads)
+    }
+
+    /// The servers to measure, the yardstick first: the defaults in `directory` and those given,
+    /// restricted to those selected. Whether the binaries exist is not looked at.
+    fn servers(&self, directory: &Path) -> Result<Vec<Server>, String> {
+        let mut servers: Vec<_> = DEFAULT_SERVERS
+            .iter()
+            .map(|&name| Server { name: name.to_owned(), path: directory.join(name) })
+            .collect();
+        for given in &self.given {
+            match servers.iter_mut().find(|server| server.name == given.name) {
+                Some(server) => server.path.clone_from(&given.path),
+                None => servers.push(given.clone()),
+            }
+        }
+        let Some(selected) = &self.selected else {
+            return Ok(servers);
+        };
+        for name in selected {
+            if !servers.iter().any(|server| server.name == *name) {
+                return Err(format!("--servers: there is no {name}"));
+            }
+        }
+        servers.retain(|server| server.name == YARDSTICK || selected.contains(&server.name));
+        Ok(servers)
+    }
+
+    /// Takes out the default servers that are not built; anything else must be there.
+    fn keep_built(&self, servers: &mut Vec<Server>) -> Result<(), String> {
+        for server in &*servers {
+            let given = self.given.iter().any(|given| given.name == server.name);
+            if !server.path.is_file() && (given || server.name == YARDSTICK) {
+                return Err(format!("{}: no such binary", server.path.display()));
+            }
+        }
+        servers.retain(|server| {
+            let built = server.path.is_file();
+            if !built {
+                println!("Skipping {}: {} is not built.\n", server.name, server.path.display());
+            }
+            built
+        });
+        Ok(())
+    }
+}
+
+/// Where the two sides of a measurement run.
+#[derive(Clone, Copy)]
+struct Cores {
+    server: usize,
+    load: usize,
+}
+
+impl Cores {
+    /// The first two cores this process may use.
+    fn choose() -> Result<Self, String> {
+        match host::usable_cores().map_err(|error| format!("usable cores: {error}"))?[..] {
+            [server, load, ..] => Ok(Self { server, load }),
+            _ => Err("two cores are needed, one for each side".to_owned()),
+        }
+    }
+}
+
+/// One measurement of one server.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Sample {
+    messages: u64,
+    /// The server's CPU time per message, in microseconds.
+    cpu: f64,
+    /// The share of the time in which the server was on its core.
+    busy: f64,
+    /// Latencies in microseconds.
+    p50: f64,
+    p99: f64,
+}
+
+async fn run(options: &Options) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let directory = program.parent().ok_or("this program has no directory")?;
+    let workloads = options.workloads()?;
+    let mut servers = options.servers(directory)?;
+    options.keep_built(&mut servers)?;
+    let cores = Cores::choose()?;
+    host::raise_open_file_limit().map_err(|error| format!("limit of open files: {error}"))?;
+    if cfg!(debug_assertions) {
+        eprintln!("This is not a release build: the numbers mean little.");
+    }
+
+    let load = directory.join("load");
+    // By column, then server, then round.
+    let mut samples = vec![vec![Vec::new(); servers.len()]; workloads.len()];
+    for round in 0..options.rounds {
+        for (column, workload) in workloads.iter().enumerate() {
+            for row in rotation(servers.len(), round) {
+                let server = &servers[row];
+                let sample = measure(server, &load, workload, options.seconds, cores)
+                    .await
+                    .map_err(|error| format!("{}, {}: {error}", server.name, workload.name))?;
+                eprintln!(
+                    "round {}/{}, {}, {}: {} messages, {:.2} us CPU each, {:.0} % busy, \
+                     p50 {:.0} us, p99 {:.0} us",
+                    round + 1,
+                    options.rounds,
+                    workload.name,
+                    server.name,
+                    sample.messages,
+                    sample.cpu,
+                    100.0 * sample.busy,
+                    sample.p50,
+                    sample.p99,
+                );
+                samples[column][row].push(sample);
+            }
+        }
+    }
+    let report = Report { workloads: &workloads, servers: &servers, samples: &samples };
+    print!("{}", header(options, cores));
+    print!("{}", report.cpu_table());
+    print!("{}", report.latency_table());
+    Ok(())
+}
+
+/// The order in which `servers` servers are measured in a round: each starts in turn.
+fn rotation(servers: usize, round: u64) -> impl Iterator<Item = usize> {
+    let first = (round % servers as u64) as usize;
+    (first..servers).chain(0..first)
+}
+
+async fn measure(
+    server: &Server,
+    load: &Path,
+    workload: &Workload,
+    seconds: f64,
+    cores: Cores,
+) -> Result<Sample, String> {
+    let mut echo = Program::start(Command::new(&server.path).stdin(Stdio::null()), cores.server)?;
+    let line = echo.line(PATIENCE).await?;
+    let address = line
+        .strip_prefix("listening on ")
+        .ok_or_else(|| format!("says {line:?} instead of where it listens"))?;
+
+    let mut command = Command::new(load);
+    command.arg(address).args(["--barrier", "--spin"]);
+    command.args(["--connections", &workload.connections.to_string()]);
+    command.args(["--size", &workload.size.to_string()]);
+    command.args(["--depth", &workload.depth.to_string()]);
+    command.args(["--seconds", &seconds.to_string()]);
+    if workload.churn {
+        command.arg("--churn");
+    }
+    let mut load = Program::start(command.stdin(Stdio::piped()), cores.load)?;
+    match load.line(PATIENCE).await?.as_str() {
+        "ready" => {}
+        other => {
+            return Err(format!("the load generator says {other:?} instead of ready"));
+        }
+    }
+
+    tokio::time::sleep(SETTLE).await;
+    let before = echo.cpu_time()?;
+    load.tell("go\n").await?;
+    let line = load.line(Duration::from_secs_f64(seconds) + PATIENCE).await?;
+    tokio::time::sleep(SETTLE).await;
+    let cpu = echo.cpu_time()?.since(&before);
+
+    load.end().await?;
+    echo.kill().await?;
+    sample(&line, cpu)
+}
+
+/// Combines the load generator's result with the server's CPU time.
+fn sample(line: &str, cpu: Duration) -> Result<Sample, String> {
+    let result: serde_json::Value =
+        serde_json::from_str(line).map_err(|error| format!("{line:?}: {error}"))?;
+    let number = |name: &str| {
+        result[name].as_f64().ok_or_else(|| format!("the load generator's result has no {name}"))
+    };
+    let messages = number("messages")?;
+    if messages == 0.0 {
+        return Err("not one message was echoed".to_owned());
+    }
+    let cpu = cpu.as_secs_f64();
+    Ok(Sample {
+        messages: messages as u64,
+        cpu: cpu * 1e6 / messages,
+        busy: cpu / number("seconds")?,
+        p50: number("p50_us")?,
+        p99: number("p99_us")?,
+    })
+}
+
+/// A child process. It is killed and waited for when this is dropped, so on every way out of this
+/// program but its own being killed.
+struct Program {
+    /// For messages.
+    name: String,
+    child: Child,
+    /// Kept to the end: a program that prints to nobody may fail.
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Program {
+    fn start(command: &mut Command, core: usize) -> Result<Self, String> {
+        command.stdout(Stdio::piped()).kill_on_drop(true);
+        let program = Path::new(command.as_std().get_program());
+        let name = program.file_name().unwrap_or_default().display().to_string();
+        let mut child = host::on_core(core, || command.spawn())
+            .map_err(|error| format!("binding to core {core}: {error}"))?
+            .map_err(|error| format!("{name}: {error}"))?;
+        let output = child.stdout.take().expect("standard output is piped");
+        Ok(Self { name, child, output: BufReader::new(output).lines() })
+    }
+
+    /// The next line it prints.
+    async fn line(&mut self, patience: Duration) -> Result<String, String> {
+        within(patience, self.output.next_line())
+            .await?
+            .ok_or_else(|| format!("{} ended early", self.name))
+    }
+
+    /// Writes to its standard input.
+    async fn tell(&mut self, text: &str) -> Result<(), String> {
+        let input = self.child.stdin.as_mut().expect("standard input is piped");
+        within(PATIENCE, input.write_all(text.as_bytes())).await
+    }
+
+    fn cpu_time(&self) -> Result<CpuTime, String> {
+        let pid = self.child.id().ok_or_else(|| format!("{} ended early", self.name))?;
+        CpuTime::read(pid).map_err(|error| format!("its CPU time: {error}"))
+    }
+
+    /// Ends its standard input and waits until it exits by itself.
+    async fn end(&mut self) -> Result<(), String> {
+        drop(self.child.stdin.take());
+        let status = within(PATIENCE, self.child.wait()).await?;
+        if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", self.name)) }
+    }
+
+    async fn kill(&mut self) -> Result<(), String> {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            return Err(format!("{} ended by itself with {status}", self.name));
+        }
+        within(PATIENCE, self.child.kill()).await
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Does nothing to a child that has been waited for. One that has not is dead within
+        // moments, and must not still use a core when this program is seen to have ended.
+        let _ = self.child.start_kill();
+        for _ in 0..200 {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Awaits `action` for a limited time.
+async fn within<T>(
+    patience: Duration,
+    action: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, String> {
+    tokio::time::timeout(patience, action)
+        .await
+        .map_err(|_| format!("nothing happened for {patience:?}"))?
+        .map_err(|error| error.to_string())
+}
+
+fn header(options: &Options, cores: Cores) -> String {
+    format!(
+        "Linux {}, {}, server on core {}, load on core {}, {} rounds of {} s per cell\n",
+        host::kernel(),
+        host::cpu_model(),
+        cores.server,
+        cores.load,
+        options.rounds,
+        options.seconds,
+    )
+}
+
+struct Report<'a> {
+    workloads: &'a [&'static Workload],
+    servers: &'a [Server],
+    /// By column, then server, then round.
+    samples: &'a [Vec<Vec<Sample>>],
+}
+
+impl Report<'_> {
+    /// CPU time per message: the yardstick's own, then every server's as a ratio to it.
+    fn cpu_table(&self) -> String {
+        let cpu = |sample: &Sample| sample.cpu;
+        let mut table = self.table_head("CPU per message: median (min–max)");
+        self.table_row(&mut table, &format!("{YARDSTICK}, µs"), |column| {
+            with_spread(&values(&column[0], cpu))
+        });
+        self.server_rows(&mut table, |column, row| with_spread(&ratios(column, row, cpu)));
+        table
+    }
+
+    /// Latencies: the yardstick's own, then every server's as a ratio to it.
+    fn latency_table(&self) -> String {
+        let (p50, p99) = (|sample: &Sample| sample.p50, |sample: &Sample| sample.p99);
+        let mut table = self.table_head("Latency p50 / p99: medians");
+        self.table_row(&mut table, &format!("{YARDSTICK}, µs"), |column| {
+            let median = |of: fn(&Sample) -> f64| stats::median(&values(&column[0], of));
+            format!("{:.0} / {:.0}", median(p50), median(p99))
+        });
+        self.server_rows(&mut table, |column, row| {
+            let median = |of: fn(&Sample) -> f64| stats::median(&ratios(column, row, of));
+            format!("{:.2} / {:.2}", median(p50), median(p99))
+        });
+        table
+    }
+
+    fn table_head(&self, title: &str) -> String {
+        let names: Vec<_> = self.workloads.iter().map(|workload| workload.name).collect();
+        format!("\n| {title} | {} |\n|---|{}\n", names.join(" | "), "---:|".repeat(names.len()))
+    }
+
+    fn server_rows(&self, table: &mut String, cell: impl Fn(&[Vec<Sample>], usize) -> String) {
+        for (row, server) in self.servers.iter().enumerate() {
+            self.table_row(table, &server.name, |column| {
+                // The yardstick is the first row, and there is nothing to say about 1 to itself.
+                if row == 0 { "1.00".to_owned() } else { cell(column, row) }
+            });
+        }
+    }
+
+    fn table_row(&self, table: &mut String, name: &str, cell: impl Fn(&[Vec<Sample>]) -> String) {
+        let cells: Vec<_> = self.samples.iter().map(|column| cell(column)).collect();
+        writeln!(table, "| {name} | {} |", cells.join(" | ")).expect("a String takes everything");
+    }
+}
+
+/// One number of each round.
+fn values(rounds: &[Sample], of: impl Fn(&Sample) -> f64) -> Vec<f64> {
+    rounds.iter().map(of).collect()
+}
+
+/// One number of each round, relative to the yardstick's of the same round.
+fn ratios(column: &[Vec<Sample>], row: usize, of: impl Fn(&Sample) -> f64) -> Vec<f64> {
+    let rounds = column[row].iter().zip(&column[0]);
+    rounds.map(|(sample, yardstick)| of(sample) / of(yardstick)).collect()
+}
+
+fn with_spread(values: &[f64]) -> String {
+    let (low, high) = stats::spread(values);
+    format!("{:.2} ({low:.2}–{high:.2})", stats::median(values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options, String> {
+        Options::parse(words.iter().map(ToString::to_string))
+    }
+
+    fn names(words: &[&str]) -> Result<Vec<String>, String> {
+        let servers = parse(words)?.servers(Path::new("/bin"))?;
+        Ok(servers.into_iter().map(|server| server.name).collect())
+    }
+
+    #[test]
+    fn servers_are_selected_and_added_and_the_yardstick_stays() {
+        assert_eq!(names(&[]).unwrap(), DEFAULT_SERVERS);
+        assert_eq!(names(&["--servers", "tokio-echo"]).unwrap(), [YARDSTICK, "tokio-echo"]);
+        let added = ["mine=/tmp/mine", "--servers", "mine"];
+        assert_eq!(names(&added).unwrap(), [YARDSTICK, "mine"]);
+        assert!(names(&["--servers", "nobody"]).is_err());
+        let replaced = parse(&["tokio-echo=/tmp/t"]).unwrap().servers(Path::new("/bin")).unwrap();
+        assert_eq!(replaced[1], Server { name: "tokio-echo".into(), path: "/tmp/t".into() });
+    }
+
+    #[test]
+    fn columns_are_selected_by_a_part_of_their_name() {
+        let count = |words| parse(words).unwrap().workloads().map(|w| w.len());
+        assert_eq!(count(&[]), Ok(6));
+        assert_eq!(count(&["--only", "64 B"]), Ok(3));
+        assert_eq!(count(&["--only", "MiB", "--only", "close"]), Ok(2));
+        assert!(count(&["--only", "2 GiB"]).is_err());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for words in [&["--rounds", "0"][..], &["--seconds", "NaN"], &["--fast"], &["-x=y"]] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn every_server_is_first_in_turn() {
+        let order = |round| rotation(3, round).collect::<Vec<_>>();
+        assert_eq!([order(0), order(1), order(2)], [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
+        assert_eq!(order(3), order(0));
+    }
+
+    #[test]
+    fn a_sample_is_per_message() {
+        let line = r#"{"messages":1000,"seconds":0.5,"p50_us":10.0,"p99_us":20.0}"#;
+        let sample = sample(line, Duration::from_millis(250)).unwrap();
+        let expected = Sample { messages: 1_000, cpu: 250.0, busy: 0.5, p50: 10.0, p99: 20.0 };
+        assert_eq!(sample, expected);
+        assert!(super::sample(r#"{"messages":0}"#, Duration::ZERO).is_err());
+        assert!(super::sample("oh no", Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn ratios_are_within_rounds() {
+        let rounds = |values: [f64; 3]| {
+            values.map(|cpu| Sample { cpu, p50: 1.0, p99: 1.0, ..Sample::default() }).to_vec()
+        };
+        let samples = [vec![rounds([1.0, 2.0, 4.0]), rounds([2.0, 3.0, 4.0])]];
+        let server = |name: &str| Server { name: name.to_owned(), path: PathBuf::new() };
+        let report = Report {
+            workloads: &[&WORKLOADS[0]],
+            servers: &[server(YARDSTICK), server("other")],
+            samples: &samples,
+        };
+        let table = report.cpu_table();
+        assert!(table.contains("| epoll-echo, µs | 2.00 (1.00–4.00) |"), "{table}");
+        assert!(table.contains("| epoll-echo | 1.00 |"), "{table}");
+        assert!(table.contains("| other | 1.50 (1.00–2.00) |"), "{table}");
+        assert!(report.latency_table().contains("| other | 1.00 / 1.00 |"));
+    }
+}

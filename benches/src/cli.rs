@@ -1,0 +1,88 @@
+//! Reading of command lines: the programs have too few options to need a crate for it.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+/// Takes and parses the value that follows `option`.
+pub fn value<T>(option: &str, args: &mut impl Iterator<Item = String>) -> Result<T, String>
+where
+    T: FromStr<Err: Display>,
+{
+    let text = args.next().ok_or_else(|| format!("{option} needs a value"))?;
+    text.parse().map_err(|error| format!("{option} {text}: {error}"))
+}
+
+/// Like [`value`], for a whole number from `1` to `most`, which keeps every run bounded.
+pub fn count(
+    option: &str,
+    args: &mut impl Iterator<Item = String>,
+    most: u64,
+) -> Result<u64, String> {
+    match value(option, args)? {
+        number if (1..=most).contains(&number) => Ok(number),
+        number => Err(format!("{option} {number}: must be 1 to {most}")),
+    }
+}
+
+/// Parses `IP:PORT` and refuses every address off this machine: the benchmarks must not be able
+/// to load, or open a port to, somebody else's network.
+pub fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| format!("{text}: not an IP:PORT"))?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(format!("{text}: only loopback addresses are allowed"))
+    }
+}
+
+/// The address an echo server listens on: its only argument, any free port by default.
+pub fn listen_address() -> Result<SocketAddr, String> {
+    loopback(std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:0"))
+}
+
+/// Prints the line that tells the runner where the server listens.
+pub fn announce(address: SocketAddr) {
+    println!("listening on {address}");
+}
+
+/// Turns the outcome of a program into its exit status, with a readable message.
+pub fn exit(outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(words: &[&str]) -> impl Iterator<Item = String> {
+        words.iter().map(ToString::to_string).collect::<Vec<_>>().into_iter()
+    }
+
+    #[test]
+    fn only_loopback_is_accepted() {
+        assert!(loopback("127.0.0.1:0").is_ok());
+        assert!(loopback("127.8.9.10:80").is_ok());
+        assert!(loopback("[::1]:80").is_ok());
+        for refused in ["0.0.0.0:80", "192.0.2.1:80", "[::]:80", "localhost:80", "127.0.0.1"] {
+            assert!(loopback(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn values_are_parsed_and_bounded() {
+        assert_eq!(value::<u8>("--x", &mut args(&["7"])), Ok(7));
+        assert!(value::<u8>("--x", &mut args(&["300"])).is_err());
+        assert!(value::<u8>("--x", &mut args(&[])).is_err());
+        assert_eq!(count("--x", &mut args(&["10"]), 10), Ok(10));
+        assert!(count("--x", &mut args(&["11"]), 10).is_err());
+        assert!(count("--x", &mut args(&["0"]), 10).is_err());
+    }
+}
