@@ -19,15 +19,11 @@ use tokio::time::{Instant, timeout_at};
 use crate::accept::{canonical, next_number};
 use crate::close::{CloseReason, Parting};
 use crate::endpoint::{Endpoint, Target, check_name};
-use crate::link::{Link, State, WriteStep};
+use crate::link::{LINGER, LINGER_BYTES, Link, State, WriteStep};
 use crate::socket::Socket;
 use crate::stream::Input;
 use crate::timer::{Timer, later};
 use crate::{ClientConfiguration, ConnectionId, ConnectionStats, Error, ErrorKind, Result};
-
-/// How long, and for how many bytes, input is discarded after our FIN.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
 
 /// A TCP connection to a server.
 ///

@@ -6,23 +6,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::close::{CloseReason, Parting};
 use crate::event::Event;
-use crate::link::{Ending, QUEUE_CAP, State, Wakes};
+use crate::link::{Ending, LINGER, LINGER_BYTES, QUEUE_CAP, State, Wakes};
 use crate::run::Membership;
 use crate::service::{ConnectionService, Drain, Service};
 use crate::stream::Input;
 use crate::timer::{Timer, later};
 use crate::{Caller, Close, Error, ErrorKind, Result, Timeouts};
-
-/// How long, and for how many bytes, input is discarded after our FIN.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Lives a connection.
 ///

@@ -1,5 +1,171 @@
-//! onbytes
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//! An event-driven TCP connector: you write the callbacks, onbytes does the rest.
+//!
+//! A [`Listener`] accepts connections. A [`Service`] is asked once for each connection who will serve
+//! it. A [`ConnectionService`] then receives that connection's bytes, errors and end, and speaks to
+//! the peer through its [`Caller`]. A [`Client`] makes connections. What lies between (the accept
+//! loop, back-pressure, half-close, time limits, draining, counting) is done once, here.
+//!
+//! # A service
+//!
+//! ```
+//! use std::time::Duration;
+//! use onbytes::{
+//!     Bytes, Caller, Client, ClientConfiguration, Close, CloseReason, ConnectionService, Listener,
+//!     ListenerConfiguration, Result, Service,
+//! };
+//!
+//! /// Counts the bytes of each connection; one value for all connections.
+//! struct Count;
+//!
+//! /// The state of one connection.
+//! struct Counter {
+//!     total: usize,
+//! }
+//!
+//! impl Service for Count {
+//!     type Connection = Counter;
+//!
+//!     async fn on_connect(&self, caller: &Caller) -> Result<Counter> {
+//!         caller.write_bytes(format!("hello {}\n", caller.remote_host())).await?;
+//!         Ok(Counter { total: 0 })
+//!     }
+//! }
+//!
+//! impl ConnectionService for Counter {
+//!     async fn on_bytes(&mut self, data: Bytes, _: &Caller) -> Result<Option<Bytes>> {
+//!         self.total += data.len(); // chunk borders mean nothing: TCP has no messages
+//!         Ok(None)
+//!     }
+//!
+//!     async fn on_end(&mut self, _: &Caller) -> Result<Option<Bytes>> {
+//!         Ok(Some(format!("{} bytes\n", self.total).into()))
+//!     }
+//!
+//!     async fn on_close(&mut self, close: &Close) {
+//!         assert_eq!(close.reason, CloseReason::PeerClosed);
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<()> {
+//! let listener = Listener::new(("127.0.0.1", 0), ListenerConfiguration::new())?;
+//! listener.attach(Count);
+//! listener.start().await?;
+//! let port = listener.local_addr().expect("it listens").port();
+//!
+//! let mut client = Client::connect("127.0.0.1", port, ClientConfiguration::new()).await?;
+//! client.write_bytes("twelve bytes").await?;
+//! client.finish().await?; // our end; we go on reading
+//! let mut answer = Vec::new();
+//! while let Some(data) = client.read_bytes().await? {
+//!     answer.extend_from_slice(&data);
+//! }
+//! assert_eq!(answer, b"hello 127.0.0.1\n12 bytes\n");
+//!
+//! listener.graceful_stop(Duration::from_secs(10)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The short way, for a program that only serves, is `Listener::new(3000, config)?.serve(Count)`:
+//! attach, start, run until SIGINT or SIGTERM, stop gracefully. Closures are services too, see
+//! [`service_fn`].
+//!
+//! # The life of a connection
+//!
+//! ```text
+//! accept ─► on_connect ─► ( on_bytes )* ─► [ on_end ] ─► [ on_error ] ─► flush, FIN ─► on_close
+//!              │                 │              │                            or reset
+//!              └ Err: rejected   └──────────────┴ Err ─► on_error ─► Ok: go on
+//!                                                                  ─► Err: service_error
+//! ```
+//!
+//! * Callbacks of one connection come in order and never overlap. Different connections share
+//!   nothing but the `Service` that made their connection services.
+//! * While a callback runs nothing more is read from that peer. That is the back-pressure: a peer
+//!   that sends faster than it is served is slowed down by TCP itself.
+//! * A panic in a callback ends that connection only.
+//! * [`on_close`](ConnectionService::on_close) runs last, exactly once for each `on_connect` that
+//!   returned a service, whatever ended the connection, and is told why.
+//!
+//! # How connections end
+//!
+//! Every end is one [`CloseReason`]; the first cause wins.
+//!
+//! | reasons | what happens |
+//! |---|---|
+//! | `peer_closed`, `local_close`, `idle_timeout`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), FIN |
+//! | `peer_reset`, `io_error`, `write_timeout` | `on_error` once, nothing more is sent, reset |
+//! | `local_abort`, `stop_forced` (deadline), `stopped` (immediate stop) | no `on_error`, nothing more is sent, reset |
+//! | `rejected` | `on_connect` failed: what is queued is sent, FIN; no callback; logged and counted |
+//!
+//! When a peer takes nothing of what an orderly end has to send for the write timeout, the
+//! connection is reset; the reason stays, and [`ConnectionStats::bytes_unsent`] tells how much was
+//! lost. After our FIN what the peer still sends is discarded until its own FIN, for at most 2 s and
+//! 1 MiB: closing a socket over unread input would make the kernel reset the connection, and
+//! destroy replies on their way.
+//!
+//! # Writing
+//!
+//! A reply returned by a callback, [`Caller::write_bytes`] and [`Caller::try_write_bytes`] share one
+//! queue for each connection. Messages go out whole and in order; any task may write, also while a
+//! callback of the same connection runs.
+//!
+//! * `write_bytes`: `Ok` means that the kernel has taken every byte. If the peer does not read, it
+//!   waits; the queue has room for 64 KiB, and a writer beyond it waits for room.
+//! * `try_write_bytes` never waits: the message is accepted, or the queue is `Full`.
+//! * No byte taken by the kernel for `timeouts.write` (30 s) while some are queued ends the
+//!   connection with `write_timeout`. While more than 64 KiB are queued, nothing is read from the
+//!   peer.
+//!
+//! # Stopping
+//!
+//! [`Listener::graceful_stop`] releases the port at once. A callback that is running finishes; then
+//! each service hears [`on_drain`](ConnectionService::on_drain) once:
+//! [`Drain::CloseWhenIdle`] (the default) delivers what has already arrived, sends what is queued,
+//! and closes; [`Drain::Stay`] goes on until the service closes the connection. At the deadline the
+//! rest is reset, and running callbacks are dropped at their next await point. The [`StopReport`]
+//! counts what ended cleanly, what was forced, and what was abandoned because a callback never
+//! yields. [`Listener::immediate_stop`] resets everything, also in the middle of a graceful stop.
+//! Dropping the last `Listener` handle is an immediate stop.
+//!
+//! # Cancel safety
+//!
+//! Every future of this crate may be dropped at any time. A dropped write sends its message whole
+//! (once it is in the queue) or not at all (while it waits for room). A dropped read loses nothing.
+//! A dropped stop goes on. A callback is never dropped by the end of its own connection, only by a
+//! stop that does not wait for it.
+//!
+//! # Coming from the connector
+//!
+//! | `ballerina/tcp` | onbytes |
+//! |---|---|
+//! | `listener tcp:Listener l = new (3000)` | [`Listener::new(3000, config)`](Listener::new) |
+//! | `tcp:Service`, `onConnect` | [`Service`], [`on_connect`](Service::on_connect): one for all connections, `&self` |
+//! | `tcp:ConnectionService`, `onBytes`, `onError`, `onClose` | [`ConnectionService`], `on_bytes`, `on_error`, `on_close`, and besides `on_end`, `on_drain`: one for each connection, `&mut self` |
+//! | `tcp:Caller`, `remoteHost`, `remotePort`, `localHost`, `localPort`, `id` | [`Caller`], `remote_host()`, `remote_port()`, `local_host()`, `local_port()`, `id()` |
+//! | `caller->writeBytes(data)`, `caller->close()` | [`caller.write_bytes(data).await`](Caller::write_bytes), [`caller.close()`](Caller::close) |
+//! | `tcp:Client`, `writeBytes`, `readBytes`, `close` | [`Client`], `write_bytes`, `read_bytes`, `close` |
+//! | `tcp:Error` | [`Error`] with [`kind()`](Error::kind) |
+//! | `ListenerConfiguration`, `ClientConfiguration` | the same names; fields in snake case here, in camelCase in files |
+//!
+//! What differs on purpose: each connection has its own connection service (the connector's listener
+//! keeps one for all), `on_error` decides whether a connection goes on, and every time limit can be
+//! set apart.
+//!
+//! # Logs and metrics
+//!
+//! Every event is given to [`tracing`](https://docs.rs/tracing) with target `onbytes`, under one name
+//! and with one set of fields, and to the hook of [`Listener::on_event`]: see [`Event`].
+//! [`Listener::stats`] counts.
+//!
+//! # Features
+//!
+//! * `serde` (on by default): the configuration records can be read from and written to files.
+//!
+//! # What it is not
+//!
+//! It has no TLS and no framing yet; it does not speak UDP; and it runs on Unix only, on Tokio.
 
 #[cfg(not(unix))]
 compile_error!("onbytes needs a Unix: it works on descriptors and their readiness");
@@ -44,3 +210,8 @@ pub use listener::{Listener, ServiceToken};
 pub use run::ListenerStats;
 pub use service::{BoxConnectionService, ConnectionService, Drain, Service, ServiceFn, service_fn};
 pub use stop::StopReport;
+
+/// The README's examples are compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

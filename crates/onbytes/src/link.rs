@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -18,6 +19,10 @@ use crate::{Error, ErrorKind, Result};
 
 /// Room for queued bytes of one connection. Writers beyond it wait; reading stops above it.
 pub(crate) const QUEUE_CAP: u64 = 64 * 1024;
+
+/// How long, and for how many bytes, input is discarded after our FIN.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Replies up to this size wait for more of their kind while received data is at hand.
 const GATHER: usize = 16 * 1024;

@@ -1,0 +1,130 @@
+//! The examples, run as a user runs them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
+
+/// An example that serves, on a port of its own, until it is dropped.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    port: u16,
+}
+
+/// `cargo test` builds the examples next to the tests.
+fn program(example: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let folder = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples");
+    let program = folder.join(example);
+    assert!(program.exists(), "{program:?} is not built; run `cargo build --examples`");
+    program
+}
+
+fn run(example: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program(example)).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{example}: {output:?}");
+    output
+}
+
+impl Running {
+    fn start(example: &str) -> Self {
+        let mut command = Command::new(program(example));
+        let mut child = command.arg("0").stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").expect("a ready line");
+        let port = address.rsplit(':').next().unwrap().parse().unwrap();
+        Self { child, stdout, port }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    }
+
+    /// Ends it as Ctrl-C does; it has to end well.
+    fn stop(mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "nothing but the ready line is printed");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_line(stream: &TcpStream) -> String {
+    let mut line = String::new();
+    let mut reader = BufReader::with_capacity(1, stream);
+    reader.read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn echo_serves_the_client_example_and_stops_on_ctrl_c() {
+    let echo = Running::start("echo");
+    let output = run("client", &[&echo.port.to_string()]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello from a client\n");
+    echo.stop();
+}
+
+#[test]
+fn chat_gives_every_line_to_every_member() {
+    let chat = Running::start("chat");
+    let (mut one, two) = (chat.connect(), chat.connect());
+    for member in [&one, &two] {
+        assert!(read_line(member).starts_with("welcome"));
+    }
+    one.write_all(b"hel").unwrap();
+    one.write_all(b"lo\n").unwrap();
+    let expected = format!("{}: hello\n", one.local_addr().unwrap().port());
+    assert_eq!(read_line(&one), expected);
+    assert_eq!(read_line(&two), expected);
+    drop((one, two));
+    chat.stop();
+}
+
+#[test]
+fn http_like_answers_requests_that_come_in_pieces_or_together() {
+    let server = Running::start("http_like");
+    let mut stream = server.connect();
+    for byte in b"GET /one HTTP/1.1\r\n\r\n" {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    stream.write_all(b"GET /two HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\n\r\n").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let expected = ["you asked for /one", "you asked for /two", "405"];
+    let found: Vec<_> = expected.iter().map(|text| answers.find(text)).collect();
+    assert!(found.iter().all(Option::is_some) && found.is_sorted(), "{answers}");
+    server.stop();
+}
+
+#[test]
+fn swap_shows_that_live_connections_keep_their_service() {
+    let output = run("swap", &[]);
+    let expected = "first client: the old service\n\
+                    second client: the new service\n\
+                    first client: the old service\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+}
+
+#[test]
+fn graceful_ends_two_in_order_and_one_at_the_deadline() {
+    let output = run("graceful", &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("2 ended in order, 1 at the deadline"), "{text}");
+    assert!(text.ends_with("the answer still came: the answer\n"), "{text}");
+}
