@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::caller::next_number;
 use crate::connection::{Life, live};
+use crate::endpoint::canonical;
 use crate::event::Event;
 use crate::link::Link;
 use crate::run::{Membership, Place, Run};
@@ -48,15 +50,23 @@ pub(crate) async fn accept_loop(
             WhenFull::Queue => Some(run.places.take().await),
             WhenFull::Refuse => None,
         };
-        let result = match next_caller(&socket, &mut attached).await {
-            Ok(caller) => admit(caller, local, &run, place, &attached),
-            Err(error) => Err(error),
+        let (error, trouble) = match next_caller(&socket, &mut attached).await {
+            Ok(caller) => match admit(caller, local, &run, place, &attached) {
+                Ok(()) => {
+                    starvation.is_over(&run);
+                    continue;
+                }
+                Err(error) => {
+                    let trouble = triage(&error).of_one_connection();
+                    (error, trouble)
+                }
+            },
+            Err(error) => {
+                let trouble = triage(&error);
+                (error, trouble)
+            }
         };
-        let Err(error) = result else {
-            starvation.is_over(&run);
-            continue;
-        };
-        match triage(&error) {
+        match trouble {
             Trouble::ThisConnection => {
                 let error = Error::caused(ErrorKind::Io, "accepting failed", error);
                 run.events.emit(&Event::AcceptFailed { error: &error });
@@ -130,12 +140,6 @@ fn refuse(remote: Option<SocketAddr>, run: &Run) {
     run.events.emit(&Event::Refused { remote_addr: remote.map(canonical) });
 }
 
-/// The number of a connection, unique in this process.
-pub(crate) fn next_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
 /// Our address of a connection. Only a listener on all interfaces has to ask for it.
 fn local_address(fd: &OwnedFd, listening: SocketAddr) -> io::Result<SocketAddr> {
     if !listening.ip().is_unspecified() {
@@ -143,17 +147,6 @@ fn local_address(fd: &OwnedFd, listening: SocketAddr) -> io::Result<SocketAddr> 
     }
     let address = SocketAddr::try_from(rustix::net::getsockname(fd)?)?;
     Ok(canonical(address))
-}
-
-/// An IPv4 address that came through a dual-stack socket, as the IPv4 address that it is.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
-            let v4 = v6.ip().to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
-            SocketAddr::from((v4, v6.port()))
-        }
-        other => other,
-    }
 }
 
 /// Whose trouble a failed accept is.
@@ -165,6 +158,16 @@ pub(crate) enum Trouble {
     Starved,
     /// The listening socket's: nothing will ever be accepted again.
     ListenerGone,
+}
+
+impl Trouble {
+    /// The same failure with a connection that was accepted: it says nothing of the listener.
+    fn of_one_connection(self) -> Self {
+        match self {
+            Self::ListenerGone => Self::ThisConnection,
+            other => other,
+        }
+    }
 }
 
 /// Classifies a failure to accept: `accept(2)`, sections "Errors" and "Error handling".
@@ -290,13 +293,5 @@ mod tests {
             assert_eq!(class(errno), Trouble::ListenerGone, "{errno}");
         }
         assert_eq!(class(Errno::DEADLK), Trouble::Starved, "the unknown is waited out");
-    }
-
-    #[test]
-    fn a_mapped_address_shows_as_ipv4() {
-        let mapped: SocketAddr = "[::ffff:10.1.2.3]:80".parse().unwrap();
-        assert_eq!(canonical(mapped), "10.1.2.3:80".parse().unwrap());
-        let native: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
-        assert_eq!(canonical(native), native);
     }
 }

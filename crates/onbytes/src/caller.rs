@@ -5,6 +5,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
@@ -166,6 +167,12 @@ impl ConnectionId {
             LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
         Self { process: *PROCESS, number }
     }
+}
+
+/// The number of a new connection, unique in this process.
+pub(crate) fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl fmt::Display for ConnectionId {

@@ -16,10 +16,10 @@ use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::accept::{canonical, next_number};
+use crate::caller::next_number;
 use crate::close::{CloseReason, Parting};
-use crate::endpoint::{Endpoint, Target, check_name};
-use crate::link::{LINGER, LINGER_BYTES, Link, State, WriteStep};
+use crate::endpoint::{Endpoint, Target, canonical, check_name};
+use crate::link::{Ending, LINGER, LINGER_BYTES, Link, State, WriteStep};
 use crate::socket::Socket;
 use crate::stream::Input;
 use crate::timer::{Timer, later};
@@ -57,13 +57,15 @@ pub struct ClientReader {
     /// What `AsyncRead` took from the connection and nobody has read yet.
     rest: Bytes,
     has_ended: bool,
+    /// The wait for the end of the connection, which the write side may bring about.
+    watch: Option<u64>,
 }
 
 /// The writing half of a [`Client`]: [`Client::into_split`]. Clones write to the same connection.
 pub struct ClientWriter {
     connection: Arc<Connection>,
-    /// The write that `AsyncWrite` has under way.
-    step: WriteStep,
+    /// What `AsyncWrite` waits for: that everything accepted is sent.
+    flush: WriteStep,
 }
 
 /// What the halves share; when it goes, the connection is closed.
@@ -123,8 +125,9 @@ impl Client {
                 timer: Timer::default(),
                 rest: Bytes::new(),
                 has_ended: false,
+                watch: None,
             },
-            writer: ClientWriter { connection, step: WriteStep::Done },
+            writer: ClientWriter { connection, flush: WriteStep::Done },
         })
     }
 
@@ -258,12 +261,17 @@ impl ClientReader {
         if self.has_ended {
             return Poll::Ready(Ok(None));
         }
-        let input = self.connection.link.change(|state, wakes| {
+        let Self { connection, watch, .. } = self;
+        let input = connection.link.change(|state, wakes| {
             // What arrived before a failure of the write side can still be read.
             match state.poll_input(cx, wakes) {
                 Poll::Ready(None) => Poll::Ready(Err(state.failure())),
                 Poll::Ready(Some(input)) => Poll::Ready(Ok(input)),
-                Poll::Pending => Poll::Pending,
+                Poll::Pending if state.ending().is_some() => Poll::Ready(Err(state.failure())),
+                Poll::Pending => {
+                    state.watch_end(watch, cx);
+                    Poll::Pending
+                }
             }
         });
         match ready!(input)? {
@@ -313,22 +321,28 @@ impl ClientWriter {
     /// If the future is dropped, later writes still fail with `Closed`, and FIN may not be sent
     /// before the client is dropped.
     pub async fn finish(&self) -> Result<()> {
-        let mut step = self.connection.link.change(State::refuse_writes);
-        poll_fn(|cx| self.connection.poll_write(&mut step, cx)).await?;
+        let step = self.connection.link.change(State::refuse_writes)?;
+        let mut wait = Write { connection: &self.connection, step };
+        poll_fn(|cx| wait.connection.poll_write(&mut wait.step, cx)).await?;
         self.connection.link.change(State::send_fin)
+    }
+}
+
+impl Drop for ClientReader {
+    fn drop(&mut self) {
+        self.connection.link.abandon_closed(self.watch);
     }
 }
 
 impl Clone for ClientWriter {
     fn clone(&self) -> Self {
-        // A write under way through `AsyncWrite` stays with the one it was begun on.
-        Self { connection: Arc::clone(&self.connection), step: WriteStep::Done }
+        Self { connection: Arc::clone(&self.connection), flush: WriteStep::Done }
     }
 }
 
 impl Drop for ClientWriter {
     fn drop(&mut self) {
-        self.connection.link.abandon_write(&self.step);
+        self.connection.link.abandon_write(&self.flush);
     }
 }
 
@@ -363,9 +377,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.link.end(CloseReason::LocalClose, None);
         // If something is still queued, the task that sends it closes the descriptor afterwards.
-        if !self.link.lock().has_sender() {
+        if self.link.change(State::orphan) {
             self.link.close_socket(Parting::Orderly);
         }
     }
@@ -373,10 +386,11 @@ impl Drop for Connection {
 
 /// Sends what is queued, until nothing is, or the server takes nothing for `write_timeout`.
 async fn send_backlog(link: Arc<Link>, write_timeout: Option<Duration>) {
+    let mut sender = Sender { link, is_done: false, is_last: false };
     let mut timer = Timer::default();
     let mut stall = (0, Instant::now());
-    let close = poll_fn(|cx| {
-        link.change(|state, wakes| {
+    poll_fn(|cx| {
+        sender.link.change(|state, wakes| {
             state.attach_driver(cx);
             if state.poll_flush(cx, wakes).is_pending() {
                 if state.outbox().sent() != stall.0 {
@@ -390,11 +404,37 @@ async fn send_backlog(link: Arc<Link>, write_timeout: Option<Duration>) {
                 let error = Error::of(ErrorKind::Timeout, message);
                 state.fail_with(CloseReason::WriteTimeout, error, wakes);
             }
-            Poll::Ready(state.release_backlog())
+            // Under the same lock that found nothing left, so that nothing can slip in between.
+            sender.is_done = true;
+            sender.is_last = state.release_backlog();
+            Poll::Ready(())
         })
-    });
-    if let Some(parting) = close.await {
-        link.close_socket(parting);
+    })
+    .await;
+}
+
+/// The task that sends what is queued. When it goes, so does what only it could do.
+struct Sender {
+    link: Arc<Link>,
+    is_done: bool,
+    /// Nobody holds the client any more.
+    is_last: bool,
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // The runtime was shut down with data still queued.
+            self.is_last = self.link.change(|state, wakes| {
+                let message = "the runtime ended before everything was sent";
+                state.fail(Error::of(ErrorKind::Io, message), wakes);
+                state.release_backlog()
+            });
+        }
+        if self.is_last {
+            let parting = self.link.lock().ending().map_or(Parting::Orderly, Ending::parting);
+            self.link.close_socket(parting);
+        }
     }
 }
 
@@ -543,24 +583,34 @@ impl AsyncWrite for ClientWriter {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let connection = &this.connection;
-        let result = connection
-            .link
-            .change(|state, wakes| state.poll_write_some(data, &mut this.step, cx, wakes));
+        let connection = &self.connection;
+        let result = connection.link.change(|state, wakes| state.poll_write_some(data, cx, wakes));
         connection.see_to_backlog();
         result.map_err(io::Error::from)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut everything = WriteStep::Accepted(self.connection.link.lock().everything());
-        self.connection.poll_write(&mut everything, cx).map_err(io::Error::from)
+        let this = self.get_mut();
+        let everything = this.connection.link.lock().everything()?;
+        this.poll_sent(everything, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut everything = self.connection.link.change(State::refuse_writes);
-        ready!(self.connection.poll_write(&mut everything, cx))?;
-        Poll::Ready(self.connection.link.change(State::send_fin).map_err(io::Error::from))
+        let this = self.get_mut();
+        let everything = this.connection.link.change(State::refuse_writes)?;
+        ready!(this.poll_sent(everything, cx))?;
+        Poll::Ready(this.connection.link.change(State::send_fin).map_err(io::Error::from))
+    }
+}
+
+impl ClientWriter {
+    /// Waits for `everything`, with the place that an earlier poll has for the same.
+    fn poll_sent(&mut self, everything: WriteStep, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !everything.is_the_wait_of(&self.flush) {
+            self.connection.link.abandon_write(&self.flush);
+            self.flush = everything;
+        }
+        self.connection.poll_write(&mut self.flush, cx).map_err(io::Error::from)
     }
 }
 

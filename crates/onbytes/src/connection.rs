@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::close::{CloseReason, Parting};
 use crate::event::Event;
-use crate::link::{Ending, LINGER, LINGER_BYTES, QUEUE_CAP, State, Wakes};
+use crate::link::{Ending, LINGER, LINGER_BYTES, Link, QUEUE_CAP, State, Wakes};
 use crate::run::Membership;
 use crate::service::{ConnectionService, Drain, Service};
 use crate::stream::Input;
@@ -22,32 +22,50 @@ use crate::{Caller, Close, Error, ErrorKind, Result, Timeouts};
 /// Lives a connection.
 ///
 /// Everything that ends it, wherever it happens, sets the link's ending, and the first cause stays;
-/// every wait below ends when it is set. What the ending leads to is decided here alone.
+/// the waits below look at it. What the ending leads to is decided by its reason and done here.
 #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps room for each argument twice")]
 pub(crate) fn live<S: Service>(service: Arc<S>, mut life: Life) -> impl Future<Output = ()> + Send {
     async move {
         let caller = Caller::new(Arc::clone(&life.membership.link));
 
-        let mut handler = life.connect(&*service, &caller).await;
-        drop(service);
+        let outcome = catching(pin!(life.connect(service, &caller))).await;
+        let mut handler = life.unless_panicked(outcome).flatten();
         if let Some(handler) = &mut handler {
-            life.exchange(handler, &caller).await;
-            Box::pin(life.report_failure(handler, &caller)).await;
+            let outcome = catching(pin!(life.exchange(handler, &caller))).await;
+            life.unless_panicked(outcome);
+            // Boxed, as all that is rare: an idle connection does not keep room for it.
+            let outcome = catching(Box::pin(life.report_failure(handler, &caller)).as_mut()).await;
+            life.unless_panicked(outcome);
         }
         life.part().await;
-        let close = life.verdict();
+        let close = life.membership.link.close_of(CloseReason::LocalClose);
         if let Some(handler) = handler {
-            life.say_goodbye(handler, &close).await;
+            let outcome = catching(pin!(life.say_goodbye(handler, &close))).await;
+            life.unless_panicked(outcome);
         }
         life.membership.announce(&close);
         life.linger().await;
     }
 }
 
+type Panic = Box<dyn Any + Send>;
+
+/// Runs a part of a connection's life in which callbacks are made, run and dropped; a panic in any
+/// of these is caught.
+async fn catching<T>(mut part: Pin<&mut impl Future<Output = T>>) -> Result<T, Panic> {
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| part.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
 /// A connection on its way through [`live`].
 pub(crate) struct Life {
     membership: Membership,
     pace: Pace,
+    /// The callback that was called last, to be named if it panics.
+    calling: &'static str,
 }
 
 /// What a connection does next.
@@ -60,14 +78,18 @@ enum Next {
 
 impl Life {
     pub(crate) fn new(membership: Membership) -> Self {
-        Self { pace: Pace::new(&membership), membership }
+        Self { pace: Pace::new(&membership), membership, calling: "on_connect" }
     }
 
     /// Asks the service who serves this connection; `None` where nobody does.
-    async fn connect<S: Service>(&mut self, service: &S, caller: &Caller) -> Option<S::Connection> {
+    async fn connect<S: Service>(
+        &mut self,
+        service: Arc<S>,
+        caller: &Caller,
+    ) -> Option<S::Connection> {
         // Boxed, so that a long-lived connection does not keep room for it.
         let mut asking = Box::pin(service.on_connect(caller));
-        match self.callback("on_connect", asking.as_mut()).await? {
+        match self.callback(asking.as_mut()).await? {
             Ok(handler) => Some(handler),
             Err(error) => {
                 self.membership.link.end(CloseReason::Rejected, Some(error));
@@ -81,25 +103,28 @@ impl Life {
         loop {
             let failed = match self.next().await {
                 Next::Deliver(data, more) => {
+                    self.calling = "on_bytes";
                     let answering = pin!(handler.on_bytes(data, caller));
-                    let outcome = self.callback("on_bytes", answering).await;
+                    let outcome = self.callback(answering).await;
                     self.settle(outcome, more)
                 }
                 Next::DeliverEnd => {
+                    self.calling = "on_end";
                     let answering = pin!(handler.on_end(caller));
-                    let outcome = self.callback("on_end", answering).await;
+                    let outcome = self.callback(answering).await;
                     self.settle(outcome, false)
                 }
                 Next::Drain => {
+                    self.calling = "on_drain";
                     let deciding = pin!(handler.on_drain(caller));
-                    let wish = self.callback("on_drain", deciding).await;
-                    self.pace.draining = wish != Some(Drain::Stay);
+                    if self.callback(deciding).await == Some(Drain::CloseWhenIdle) {
+                        self.pace.drain(&self.membership.link);
+                    }
                     None
                 }
                 Next::Over => return,
             };
             if let Some(error) = failed {
-                // Boxed, as all that is rare: an idle connection does not keep room for it.
                 Box::pin(self.raise(handler, caller, error)).await;
             }
             self.conclude();
@@ -113,8 +138,9 @@ impl Life {
             && ending.reason.is_transport_failure()
             && let Some(error) = ending.error
         {
+            self.calling = "on_error";
             let hearing = pin!(handler.on_error(error, caller));
-            let _ = self.callback("on_error", hearing).await;
+            let _ = self.callback(hearing).await;
         }
     }
 
@@ -141,23 +167,17 @@ impl Life {
     async fn say_goodbye<C: ConnectionService>(&mut self, mut handler: C, close: &Close) {
         let Membership { run, link, .. } = &self.membership;
         let budget = later(Instant::now(), Some(run.config.timeouts.on_close));
+        self.calling = "on_close";
         let mut goodbye = pin!(handler.on_close(close));
         let timer = &mut self.pace.timer;
-        let outcome =
-            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| goodbye.as_mut().poll(cx))) {
-                Ok(Poll::Ready(())) => Poll::Ready(Goodbye::Said),
-                Ok(Poll::Pending) if timer.poll_passed(cx, budget) => Poll::Ready(Goodbye::Overran),
-                Ok(Poll::Pending) => Poll::Pending,
-                Err(panic) => Poll::Ready(Goodbye::Panicked(panic)),
-            });
-        let id = crate::ConnectionId::of(link.number);
-        match outcome.await {
-            Goodbye::Said => {}
-            Goodbye::Overran => run.events.emit(&Event::CloseOverran { id }),
-            Goodbye::Panicked(panic) => {
-                let message = &panic_message(&*panic);
-                run.events.emit(&Event::Panicked { id, callback: "on_close", message });
-            }
+        let overran = poll_fn(|cx| match goodbye.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(false),
+            Poll::Pending if timer.poll_passed(cx, budget) => Poll::Ready(true),
+            Poll::Pending => Poll::Pending,
+        });
+        if overran.await {
+            let id = crate::ConnectionId::of(link.number);
+            run.events.emit(&Event::CloseOverran { id });
         }
     }
 
@@ -165,68 +185,76 @@ impl Life {
     async fn linger(&mut self) {
         let until = later(Instant::now(), Some(LINGER));
         let mut left = LINGER_BYTES;
-        let Self { membership, pace } = self;
+        let Self { membership, pace, .. } = self;
         poll_fn(|cx| {
             let mut state = membership.link.lock();
             state.attach_driver(cx);
-            let over = state.is_forced()
+            let over = state.ending().is_some_and(|ending| ending.cut.is_some())
                 || state.poll_discard(cx, &mut left).is_ready()
                 || pace.timer.poll_passed(cx, until);
             if over { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        let link = &membership.link;
+        let parting = link.lock().ending().map_or(Parting::Orderly, Ending::parting);
+        link.close_socket(parting);
     }
 
     // ---- Parts of the above ----
 
-    /// Runs one callback to its end, sending what is queued beside it. `None` if it panicked, or if
-    /// a stop could not wait for it; the ending says which.
-    async fn callback<T>(
-        &mut self,
-        name: &'static str,
-        mut callback: Pin<&mut impl Future<Output = T>>,
-    ) -> Option<T> {
+    /// Runs one callback to its end, sending what is queued beside it. `None` if a stop could not
+    /// wait for it.
+    async fn callback<T>(&mut self, mut callback: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let mut has_waited = false;
         poll_fn(|cx| {
             if has_waited && self.membership.link.lock().is_forced() {
                 return Poll::Ready(None);
             }
-            match catch_unwind(AssertUnwindSafe(|| callback.as_mut().poll(cx))) {
-                Ok(Poll::Ready(value)) => Poll::Ready(Some(value)),
-                Ok(Poll::Pending) => {
-                    has_waited = true;
-                    if self.attend(cx) { Poll::Ready(None) } else { Poll::Pending }
-                }
-                Err(panic) => {
-                    self.note_panic(name, &*panic);
-                    Poll::Ready(None)
-                }
+            if let Poll::Ready(value) = callback.as_mut().poll(cx) {
+                return Poll::Ready(Some(value));
             }
+            has_waited = true;
+            if self.attend(cx) { Poll::Ready(None) } else { Poll::Pending }
         })
         .await
     }
 
-    /// While a callback waits: sends what is queued and notices when the peer is gone. Tells
-    /// whether a stop cut the connection off.
+    /// While a callback waits: sends what is queued, watches the deadlines that do not depend on the
+    /// peer, and notices when the peer is gone. Tells whether a stop cut the connection off.
     fn attend(&mut self, cx: &mut Context<'_>) -> bool {
-        let Self { membership, pace } = self;
-        membership.link.change(|state, wakes| {
+        let Self { membership, pace, .. } = self;
+        let (is_cut, is_forced) = membership.link.change(|state, wakes| {
             state.attach_driver(cx);
-            if state.poll_flush(cx, wakes).is_ready() {
-                state.poll_broken(cx, wakes);
+            if state.ending().is_none_or(|ending| ending.cut.is_none()) {
+                if state.poll_flush(cx, wakes).is_ready() {
+                    state.poll_broken(cx, wakes);
+                }
+                pace.check_own_deadlines(state, &membership.run.config.timeouts, cx, wakes);
             }
-            pace.check_stall(state, &membership.run.config.timeouts, cx, wakes);
-            state.is_forced()
-        })
+            (state.ending().is_some_and(|ending| ending.cut.is_some()), state.is_forced())
+        });
+        if is_cut {
+            // A reset does not wait for the callback.
+            membership.link.close_socket(Parting::Reset);
+        }
+        is_forced
     }
 
-    fn note_panic(&mut self, callback: &'static str, panic: &(dyn Any + Send)) {
+    /// What a part of the connection's life came to, unless a callback panicked in it.
+    fn unless_panicked<T>(&mut self, outcome: Result<T, Panic>) -> Option<T> {
+        let panic = match outcome {
+            Ok(value) => return Some(value),
+            Err(panic) => panic,
+        };
         let Membership { run, link, .. } = &self.membership;
-        let message = panic_message(panic);
-        let id = crate::ConnectionId::of(link.number);
+        let message = panic_message(&*panic);
+        let (id, callback) = (crate::ConnectionId::of(link.number), self.calling);
         run.events.emit(&Event::Panicked { id, callback, message: &message });
         let error = Error::new(format!("{callback} panicked: {message}"));
         link.end(CloseReason::Panicked, Some(error));
+        // What was thrown may itself panic when it is dropped.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+        None
     }
 
     /// Sends what `on_bytes` or `on_end` returned; an error is the caller's to raise.
@@ -246,7 +274,7 @@ impl Life {
     fn conclude(&self) {
         let Membership { run, link, .. } = &self.membership;
         if !run.config.allow_half_open && link.lock().end_seen() {
-            link.end(CloseReason::PeerClosed, None);
+            link.change(State::end_with_peer);
         }
     }
 
@@ -260,8 +288,9 @@ impl Life {
         if self.membership.link.lock().explains(&error) {
             return;
         }
+        self.calling = "on_error";
         let deciding = pin!(handler.on_error(error, caller));
-        let outcome = self.callback("on_error", deciding).await;
+        let outcome = self.callback(deciding).await;
         if let Some(Err(error)) = outcome {
             self.membership.link.end(CloseReason::ServiceError, Some(error));
         }
@@ -269,7 +298,7 @@ impl Life {
 
     /// Waits for what comes next.
     async fn next(&mut self) -> Next {
-        let Self { membership, pace } = self;
+        let Self { membership, pace, .. } = self;
         poll_fn(|cx| {
             let timeouts = &membership.run.config.timeouts;
             membership.link.change(|state, wakes| pace.poll_next(state, timeouts, cx, wakes))
@@ -279,7 +308,7 @@ impl Life {
 
     /// Waits until everything queued is sent, or cannot be any more.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { membership, pace } = self;
+        let Self { membership, pace, .. } = self;
         membership.link.change(|state, wakes| {
             state.attach_driver(cx);
             let is_cut = |state: &State| state.ending().is_some_and(|end| end.cut.is_some());
@@ -290,24 +319,6 @@ impl Life {
             if is_cut(state) { Poll::Ready(()) } else { Poll::Pending }
         })
     }
-
-    /// What is told of the connection at its end.
-    fn verdict(&self) -> Close {
-        let link = &self.membership.link;
-        let stats = link.stats();
-        let state = link.lock();
-        let (reason, error) = match state.ending() {
-            Some(ending) => (ending.reason, ending.error.clone()),
-            None => unreachable!("a connection parts only after its ending was set"),
-        };
-        Close { reason, stats, error }
-    }
-}
-
-enum Goodbye {
-    Said,
-    Overran,
-    Panicked(Box<dyn Any + Send>),
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
@@ -328,8 +339,14 @@ struct Pace {
     stall: Option<(u64, Instant)>,
     idle: Option<Idle>,
     lifetime_ends: Option<Instant>,
-    /// The service has agreed to close as soon as nothing is at hand any more.
-    draining: bool,
+    drain: Option<Draining>,
+}
+
+/// The service has agreed to close when what has arrived is delivered.
+enum Draining {
+    /// So many bytes had arrived and are not delivered yet.
+    Left(usize),
+    Done,
 }
 
 /// What a connection has done since it last let others have their turn.
@@ -364,7 +381,7 @@ impl Pace {
             stall: None,
             idle: None,
             lifetime_ends: later(membership.link.accepted(), lifetime),
-            draining: false,
+            drain: None,
         }
     }
 
@@ -401,6 +418,12 @@ impl Pace {
         Poll::Pending
     }
 
+    /// From now on only what has arrived is delivered.
+    fn drain(&mut self, link: &Link) {
+        let arrived = link.lock().stream().map_or(0, |stream| stream.arrived());
+        self.drain = Some(Draining::Left(arrived));
+    }
+
     fn poll_read(
         &mut self,
         state: &mut State,
@@ -410,15 +433,22 @@ impl Pace {
         if state.outbox().queued() > QUEUE_CAP {
             let _ = state.poll_flush(cx, wakes);
         }
+        if state.ending().is_some() {
+            return Poll::Ready(Next::Over);
+        }
         // A peer that does not take its replies is not asked for more work.
         let may_read = !state.end_seen() && state.outbox().queued() <= QUEUE_CAP;
-        let input = match (may_read, self.draining) {
-            (true, false) => match state.poll_input(cx, wakes) {
+        let input = match self.drain {
+            None if may_read => match state.poll_input(cx, wakes) {
                 Poll::Ready(input) => input,
                 Poll::Pending => return Poll::Pending,
             },
-            (true, true) => state.input_now(wakes),
-            (false, _) => None,
+            Some(Draining::Left(_)) if may_read => self.input_while_draining(state, wakes),
+            Some(_) if state.end_seen() || may_read => {
+                state.end(CloseReason::Drained, None, wakes);
+                None
+            }
+            _ => return Poll::Pending,
         };
         match input {
             Some(Input::Chunk(data, more)) => {
@@ -428,14 +458,25 @@ impl Pace {
                 Poll::Ready(Next::Deliver(data, more))
             }
             Some(Input::End) => Poll::Ready(Next::DeliverEnd),
-            None => {
-                if self.draining && (may_read || state.end_seen()) {
-                    state.end(CloseReason::Drained, None, wakes);
-                }
-                // A failed read has set the ending.
-                if state.ending().is_some() { Poll::Ready(Next::Over) } else { Poll::Pending }
-            }
+            // A failed read, or the end of draining, has set the ending.
+            None => Poll::Ready(Next::Over),
         }
+    }
+
+    /// The next of what had arrived when draining began, and what else came with it.
+    fn input_while_draining(&mut self, state: &mut State, wakes: &mut Wakes) -> Option<Input> {
+        let input = state.input_now(wakes);
+        self.drain = match (&self.drain, &input) {
+            // One more look behind the last byte, because the peer's end may be there.
+            (Some(Draining::Left(left)), Some(Input::Chunk(data, _))) if *left > 0 => {
+                Some(Draining::Left(left.saturating_sub(data.len())))
+            }
+            _ => Some(Draining::Done),
+        };
+        if input.is_none() && state.ending().is_none() {
+            state.end(CloseReason::Drained, None, wakes);
+        }
+        input
     }
 
     /// After the peer's FIN reading tells nothing more, so the end of the connection is looked for.
@@ -474,7 +515,31 @@ impl Pace {
         }
     }
 
-    /// While a callback runs, or the connection ends: only a peer that does not read counts.
+    /// While a callback waits: the deadlines that do not depend on what the peer sends.
+    fn check_own_deadlines(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) {
+        let stall = self.stall_deadline(state, timeouts);
+        let lifetime = self.lifetime_ends.filter(|_| state.ending().is_none());
+        let next = [stall, lifetime].into_iter().flatten().min();
+        // Where there is none the timer is left alone: it may be armed for the idle limit.
+        if next.is_none() || !self.timer.poll_passed(cx, next) {
+            return;
+        }
+        if stall.is_some_and(|at| at <= Instant::now()) {
+            fail_stalled(state, timeouts, wakes);
+        } else {
+            state.end(CloseReason::MaxLifetime, None, wakes);
+            // For the other deadline the timer has to be armed again.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// While the connection ends: only a peer that does not read counts.
     fn check_stall(
         &mut self,
         state: &mut State,
@@ -503,8 +568,7 @@ impl Pace {
     }
 
     fn idle_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
-        timeouts.idle?;
-        if !state.outbox().is_empty() {
+        if timeouts.idle.is_none() || !state.outbox().is_empty() {
             self.idle = None;
             return None;
         }

@@ -89,6 +89,11 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{}… ({} characters)", start.escape_debug(), text.chars().count())
 }
 
+/// An IPv4 address that came through a dual-stack socket, as the IPv4 address that it is.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// Why `name` cannot be a host name, where that can be told without asking the network.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     // RFC 1035, section 2.3.4: 255 octets on the wire are 253 characters of text.
@@ -213,5 +218,13 @@ mod tests {
             check_name("").is_err() && check_name("a\0b").is_err() && check_name("a b").is_err()
         );
         assert!(check_name("localhost").is_ok());
+    }
+
+    #[test]
+    fn a_mapped_address_shows_as_ipv4() {
+        let mapped: SocketAddr = "[::ffff:10.1.2.3]:80".parse().unwrap();
+        assert_eq!(canonical(mapped), "10.1.2.3:80".parse().unwrap());
+        let native: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(canonical(native), native);
     }
 }

@@ -133,7 +133,11 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn set_hook(&self, hook: Hook) {
-        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(hook);
+        let mut current = self.hook.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = current.replace(hook);
+        // The old hook is dropped outside the lock: what it owns may do anything then.
+        drop(current);
+        drop(replaced);
     }
 
     pub(crate) fn emit(&self, event: &Event<'_>) {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::close::{CloseReason, ConnectionStats, Parting};
+use crate::close::{Close, CloseReason, ConnectionStats, Parting};
 use crate::outbox::Outbox;
 use crate::stream::{Input, Stream};
 use crate::{Error, ErrorKind, Result};
@@ -51,6 +52,8 @@ pub(crate) struct State {
     fin_sent: bool,
     /// A task sends what is queued. Clients only: an accepted connection always has one.
     has_sender: bool,
+    /// Nobody holds the client any more. Clients only.
+    is_orphan: bool,
     drain: Drain,
     counts: Counts,
     driver: Option<Waker>,
@@ -114,23 +117,33 @@ struct Counts {
 struct Waiting {
     /// For room in the queue, in the order of arrival; the first alone may enter.
     room: VecDeque<(Ticket, Waker)>,
-    next_ticket: Ticket,
+    /// For room in the queue, without a place in the line: woken whenever there may be some.
+    any_room: Vec<Waker>,
     /// For a mark to be sent, in the order of the marks.
-    sent: VecDeque<(u64, Waker)>,
+    sent: VecDeque<(u64, Ticket, Waker)>,
     /// For the end of the connection.
     closed: Vec<(Ticket, Waker)>,
 }
 
+/// Names a wait. No two waits ever have the same, so a late goodbye can meet nobody else's.
 type Ticket = u64;
+
+fn new_ticket() -> Ticket {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 impl Waiting {
     fn is_idle(&self) -> bool {
-        self.room.is_empty() && self.sent.is_empty() && self.closed.is_empty()
+        self.room.is_empty()
+            && self.any_room.is_empty()
+            && self.sent.is_empty()
+            && self.closed.is_empty()
     }
 
-    fn ticket(&mut self) -> Ticket {
-        self.next_ticket += 1;
-        self.next_ticket
+    /// Where the wait for `mark` with `ticket` stands, or belongs.
+    fn find_mark(&self, mark: u64, ticket: Ticket) -> Result<usize, usize> {
+        self.sent.binary_search_by_key(&(mark, ticket), |(mark, ticket, _)| (*mark, *ticket))
     }
 }
 
@@ -156,9 +169,16 @@ pub(crate) enum WriteStep {
     New(Bytes),
     /// In line for room in the queue: nothing of the message has been accepted.
     InLine(Bytes, Ticket),
-    /// Accepted: it goes out whole, whatever becomes of the future.
-    Accepted(u64),
+    /// Accepted, up to this mark: it goes out whole, whatever becomes of the future.
+    Accepted(u64, Option<Ticket>),
     Done,
+}
+
+impl WriteStep {
+    /// Whether `other` waits for the same mark.
+    pub(crate) fn is_the_wait_of(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Accepted(one, _), Self::Accepted(two, _)) if one == two)
+    }
 }
 
 impl Link {
@@ -177,6 +197,7 @@ impl Link {
             finishing: false,
             fin_sent: false,
             has_sender: false,
+            is_orphan: false,
             drain: Drain::No,
             counts: Counts::default(),
             driver: None,
@@ -200,6 +221,18 @@ impl Link {
 
     pub(crate) fn accepted(&self) -> Instant {
         self.accepted
+    }
+
+    /// What is told of the connection at its end; `otherwise` where no reason is known.
+    pub(crate) fn close_of(&self, otherwise: CloseReason) -> Close {
+        let stats = self.stats();
+        let state = self.lock();
+        let ending = state.ending.as_ref();
+        Close {
+            reason: ending.map_or(otherwise, |ending| ending.reason),
+            stats,
+            error: ending.and_then(|ending| ending.error.clone()),
+        }
     }
 
     pub(crate) fn stats(&self) -> ConnectionStats {
@@ -249,10 +282,18 @@ impl Link {
         })
     }
 
-    /// A write whose future is dropped before it was accepted leaves the line.
+    /// A write whose future is dropped before it was accepted leaves the line; one that was accepted
+    /// is waited for by nobody.
     pub(crate) fn abandon_write(&self, step: &WriteStep) {
-        if let WriteStep::InLine(_, ticket) = step {
-            self.change(|state, wakes| state.leave_line(*ticket, wakes));
+        match step {
+            WriteStep::InLine(_, ticket) => {
+                self.change(|state, wakes| state.leave_line(*ticket, wakes));
+            }
+            WriteStep::Accepted(mark, Some(ticket)) => {
+                let waker = self.lock().forget_mark(*mark, *ticket);
+                drop(waker);
+            }
+            WriteStep::New(_) | WriteStep::Accepted(_, None) | WriteStep::Done => {}
         }
     }
 
@@ -284,25 +325,23 @@ impl Link {
         if state.is_closed() {
             return Poll::Ready(());
         }
-        let waiting = state.waiting.get_or_insert_default();
-        let ticket = *ticket.get_or_insert_with(|| waiting.ticket());
-        match waiting.closed.iter_mut().find(|(known, _)| *known == ticket) {
-            Some((_, waker)) => waker.clone_from(cx.waker()),
-            None => waiting.closed.push((ticket, cx.waker().clone())),
-        }
+        state.watch_end(ticket, cx);
         Poll::Pending
     }
 
     pub(crate) fn abandon_closed(&self, ticket: Option<Ticket>) {
         let Some(ticket) = ticket else { return };
-        let mut state = self.lock();
-        if let Some(waiting) = &mut state.waiting {
-            waiting.closed.retain(|(known, _)| *known != ticket);
-        }
-        state.tidy();
+        let waker = self.lock().forget_watch(ticket);
+        drop(waker);
     }
 
     // ---- The end of the socket ----
+
+    /// The connection's task ends: nobody is to wake it, or to keep its memory, any more.
+    pub(crate) fn detach_driver(&self) {
+        let driver = self.lock().driver.take();
+        drop(driver);
+    }
 
     /// Closes the descriptor, in the given manner, and answers everybody who still waits.
     pub(crate) fn close_socket(&self, parting: Parting) {
@@ -371,6 +410,15 @@ impl State {
         self.wake_everybody_not_accepted(wakes);
     }
 
+    /// Ends the connection because the peer has ended its side and all of it was delivered.
+    pub(crate) fn end_with_peer(&mut self, wakes: &mut Wakes) {
+        if self.broken {
+            self.fail(Error::of(ErrorKind::Reset, "the peer reset the connection"), wakes);
+        } else {
+            self.end(CloseReason::PeerClosed, None, wakes);
+        }
+    }
+
     /// Ends the connection because its transport failed.
     pub(crate) fn fail(&mut self, error: Error, wakes: &mut Wakes) {
         self.fail_with(CloseReason::of_failure(&error), error, wakes);
@@ -384,7 +432,25 @@ impl State {
     }
 
     fn is_closed(&self) -> bool {
-        self.ending.is_some() || self.broken || self.finishing
+        self.ending.is_some() || self.broken || self.finishing || self.stream.is_none()
+    }
+
+    /// Notes whom to wake when the connection ends, or is closed for writes.
+    pub(crate) fn watch_end(&mut self, ticket: &mut Option<Ticket>, cx: &Context<'_>) {
+        let waiting = self.waiting.get_or_insert_default();
+        let ticket = *ticket.get_or_insert_with(new_ticket);
+        match waiting.closed.iter_mut().find(|(known, _)| *known == ticket) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => waiting.closed.push((ticket, cx.waker().clone())),
+        }
+    }
+
+    fn forget_watch(&mut self, ticket: Ticket) -> Option<Waker> {
+        let waiting = self.waiting.as_mut()?;
+        let place = waiting.closed.iter().position(|(known, _)| *known == ticket)?;
+        let (_, waker) = waiting.closed.swap_remove(place);
+        self.tidy();
+        Some(waker)
     }
 
     fn check_open(&self) -> Result<()> {
@@ -445,7 +511,7 @@ impl State {
                 self.leave_line(ticket, wakes);
                 self.accept_and_wait(data, step, cx, wakes)
             }
-            WriteStep::Accepted(mark) => self.poll_mark(mark, step, cx),
+            WriteStep::Accepted(mark, ticket) => self.poll_mark(mark, ticket, step, cx),
             WriteStep::Done => panic!("a finished write was polled again"),
         }
     }
@@ -459,12 +525,13 @@ impl State {
     ) -> Poll<Result<()>> {
         let mark = self.accept(data, wakes);
         self.check_sound()?;
-        self.poll_mark(mark, step, cx)
+        self.poll_mark(mark, None, step, cx)
     }
 
     fn poll_mark(
         &mut self,
         mark: u64,
+        ticket: Option<Ticket>,
         step: &mut WriteStep,
         cx: &mut Context<'_>,
     ) -> Poll<Result<()>> {
@@ -475,18 +542,22 @@ impl State {
             self.check_sound()?;
             return Poll::Ready(Err(Error::closed()));
         }
-        let sent = &mut self.waiting.get_or_insert_default().sent;
-        match sent.iter_mut().find(|(known, waker)| *known == mark && waker.will_wake(cx.waker())) {
-            Some(_) => {}
-            // Marks are accepted in order, but a future may be polled first by one task, then by
-            // another: its new entry goes where its mark belongs.
-            None => {
-                let place = sent.partition_point(|(known, _)| *known <= mark);
-                sent.insert(place, (mark, cx.waker().clone()));
-            }
+        let waiting = self.waiting.get_or_insert_default();
+        let ticket = ticket.unwrap_or_else(new_ticket);
+        match waiting.find_mark(mark, ticket) {
+            Ok(place) => waiting.sent[place].2.clone_from(cx.waker()),
+            Err(place) => waiting.sent.insert(place, (mark, ticket, cx.waker().clone())),
         }
-        *step = WriteStep::Accepted(mark);
+        *step = WriteStep::Accepted(mark, Some(ticket));
         Poll::Pending
+    }
+
+    fn forget_mark(&mut self, mark: u64, ticket: Ticket) -> Option<Waker> {
+        let waiting = self.waiting.as_mut()?;
+        let place = waiting.find_mark(mark, ticket).ok()?;
+        let (_, _, waker) = waiting.sent.remove(place)?;
+        self.tidy();
+        Some(waker)
     }
 
     /// Whether a new message of `len` bytes may enter: there is room and nobody was here before.
@@ -548,7 +619,7 @@ impl State {
 
     fn join_line(&mut self, cx: &Context<'_>) -> Ticket {
         let waiting = self.waiting.get_or_insert_default();
-        let ticket = waiting.ticket();
+        let ticket = new_ticket();
         waiting.room.push_back((ticket, cx.waker().clone()));
         ticket
     }
@@ -570,6 +641,7 @@ impl State {
             waiting.room.retain(|(known, _)| *known != ticket);
             // Whoever is first now may fit where the one who left did not.
             wakes.others.extend(waiting.room.front().map(|(_, waker)| waker.clone()));
+            wakes.others.append(&mut waiting.any_room);
         }
         self.tidy();
     }
@@ -605,14 +677,13 @@ impl State {
     }
 
     fn wake_sent(&mut self, wakes: &mut Wakes) {
-        let Some(waiting) = &mut self.waiting else {
-            return;
-        };
-        while waiting.sent.front().is_some_and(|(mark, _)| *mark <= self.outbox.sent()) {
-            wakes.others.extend(waiting.sent.pop_front().map(|(_, waker)| waker));
+        let Some(waiting) = &mut self.waiting else { return };
+        while waiting.sent.front().is_some_and(|(mark, _, _)| *mark <= self.outbox.sent()) {
+            wakes.others.extend(waiting.sent.pop_front().map(|(_, _, waker)| waker));
         }
         if self.outbox.queued() < QUEUE_CAP {
             wakes.others.extend(waiting.room.front().map(|(_, waker)| waker.clone()));
+            wakes.others.append(&mut waiting.any_room);
         }
         self.tidy();
     }
@@ -621,13 +692,14 @@ impl State {
         if let Some(waiting) = &mut self.waiting {
             wakes.others.extend(waiting.closed.drain(..).map(|(_, waker)| waker));
             wakes.others.extend(waiting.room.iter().map(|(_, waker)| waker.clone()));
+            wakes.others.append(&mut waiting.any_room);
         }
     }
 
     fn wake_everybody(&mut self, wakes: &mut Wakes) {
         self.wake_everybody_not_accepted(wakes);
         if let Some(waiting) = &mut self.waiting {
-            wakes.others.extend(waiting.sent.drain(..).map(|(_, waker)| waker));
+            wakes.others.extend(waiting.sent.drain(..).map(|(_, _, waker)| waker));
         }
     }
 
@@ -658,6 +730,11 @@ impl State {
         wakes: &mut Wakes,
     ) -> Option<Input> {
         match result {
+            // The kernel tells of a failure once; after that the stream seems to end well.
+            Ok(Some(Input::End)) if self.broken => {
+                self.fail(Error::of(ErrorKind::Reset, "the peer reset the connection"), wakes);
+                None
+            }
             Ok(input) => {
                 match &input {
                     Some(Input::Chunk(data, _)) => {
@@ -711,9 +788,12 @@ impl State {
         error.unwrap_or_else(Error::closed)
     }
 
-    /// The mark of everything accepted so far.
-    pub(crate) fn everything(&self) -> u64 {
-        self.outbox.sent() + self.outbox.queued()
+    /// The wait for everything accepted so far, which fails where some of it is lost already.
+    pub(crate) fn everything(&self) -> Result<WriteStep> {
+        if self.broken {
+            return Err(self.failure());
+        }
+        Ok(WriteStep::Accepted(self.outbox.sent() + self.outbox.queued(), None))
     }
 
     /// Whether a task has to be started that sends what is queued; it is then taken for started.
@@ -723,24 +803,28 @@ impl State {
         is_needed
     }
 
-    /// Nothing is queued any more; tells how to close the descriptor where nobody else will.
-    pub(crate) fn release_backlog(&mut self) -> Option<Parting> {
+    /// The task that sends what is queued ends; tells whether it has to close the descriptor,
+    /// because nobody else is left.
+    pub(crate) fn release_backlog(&mut self) -> bool {
         self.has_sender = false;
         self.driver = None;
-        self.ending.as_ref().map(Ending::parting)
+        self.is_orphan
     }
 
-    pub(crate) fn has_sender(&self) -> bool {
-        self.has_sender
+    /// The client is gone; tells whether to close the descriptor now, because no task is sending.
+    pub(crate) fn orphan(&mut self, wakes: &mut Wakes) -> bool {
+        self.is_orphan = true;
+        self.end(CloseReason::LocalClose, None, wakes);
+        !self.has_sender
     }
 
     /// Accepts nothing more for sending; returns the wait for everything accepted before.
-    pub(crate) fn refuse_writes(&mut self, wakes: &mut Wakes) -> WriteStep {
+    pub(crate) fn refuse_writes(&mut self, wakes: &mut Wakes) -> Result<WriteStep> {
         if !self.finishing {
             self.finishing = true;
             self.wake_everybody_not_accepted(wakes);
         }
-        WriteStep::Accepted(self.everything())
+        self.everything()
     }
 
     /// Ends our direction, once, after everything accepted was sent.
@@ -748,7 +832,9 @@ impl State {
         if self.fin_sent {
             return Ok(());
         }
-        let Some(stream) = &mut self.stream else { return Err(self.failure()) };
+        let Some(stream) = self.stream.as_mut().filter(|_| !self.broken) else {
+            return Err(self.failure());
+        };
         if let Err(error) = stream.finish() {
             self.fail(Error::transport("closing", error), wakes);
             return Err(self.failure());
@@ -757,39 +843,31 @@ impl State {
         Ok(())
     }
 
-    /// Accepts some of `data`, as `AsyncWrite` does, or waits in line for room.
+    /// Accepts some of `data`, as `AsyncWrite` does, or waits for room. It keeps no place in the
+    /// line, because its future may be forgotten without a word.
     pub(crate) fn poll_write_some(
         &mut self,
         data: &[u8],
-        step: &mut WriteStep,
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
     ) -> Poll<Result<usize>> {
-        let ticket = match std::mem::replace(step, WriteStep::Done) {
-            WriteStep::InLine(_, ticket) => Some(ticket),
-            _ => None,
-        };
-        if let Err(error) = self.check_open() {
-            ticket.into_iter().for_each(|ticket| self.leave_line(ticket, wakes));
-            return Poll::Ready(Err(error));
+        self.check_open()?;
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
         }
-        let some = &data[..data.len().min(QUEUE_CAP as usize)];
-        let may_enter = match ticket {
-            Some(ticket) => {
-                self.is_first_in_line(ticket) && self.outbox.has_room(some.len(), QUEUE_CAP)
+        let room = QUEUE_CAP.saturating_sub(self.outbox.queued());
+        let some = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+        if some.is_empty() || !self.may_enter(some.len()) {
+            let any_room = &mut self.waiting.get_or_insert_default().any_room;
+            if !any_room.iter().any(|waker| waker.will_wake(cx.waker())) {
+                any_room.push(cx.waker().clone());
             }
-            None => self.may_enter(some.len()),
-        };
-        if !may_enter {
-            let ticket = ticket.unwrap_or_else(|| self.join_line(cx));
-            self.stay_in_line(ticket, cx);
-            *step = WriteStep::InLine(Bytes::new(), ticket);
             return Poll::Pending;
         }
-        ticket.into_iter().for_each(|ticket| self.leave_line(ticket, wakes));
         let sent = self.send_directly(some, wakes);
         self.check_sound()?;
-        if sent > 0 || some.is_empty() {
+        self.counts.chunks_sent += 1;
+        if sent > 0 {
             return Poll::Ready(Ok(sent));
         }
         self.outbox.push(Bytes::copy_from_slice(some));

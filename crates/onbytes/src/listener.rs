@@ -108,10 +108,14 @@ impl Listener {
     pub fn attach<S: Service>(&self, service: S) -> ServiceToken {
         let core = self.core();
         let mut token = 0;
+        let mut replaced: Attached = Some(Arc::new(service));
         core.attached.send_modify(|attached| {
             token = core.current.fetch_add(1, Ordering::SeqCst) + 1;
-            *attached = Some(Arc::new(service));
+            std::mem::swap(attached, &mut replaced);
         });
+        // The old service may do anything when it is dropped, so that happens here and not under
+        // the channel's lock.
+        drop(replaced);
         ServiceToken(token)
     }
 
@@ -124,11 +128,14 @@ impl Listener {
     #[allow(clippy::needless_pass_by_value)] // A token is good for one detach.
     pub fn detach(&self, token: ServiceToken) -> Result<()> {
         let core = self.core();
-        let is_detached = core.attached.send_if_modified(|attached| {
-            let is_current = core.current.load(Ordering::SeqCst) == token.0;
-            is_current && attached.take().is_some()
+        let mut detached: Attached = None;
+        core.attached.send_if_modified(|attached| {
+            if core.current.load(Ordering::SeqCst) == token.0 {
+                detached = attached.take();
+            }
+            detached.is_some()
         });
-        if is_detached {
+        if detached.is_some() {
             return Ok(());
         }
         Err(Error::of(ErrorKind::State, "this service is not attached any more"))
@@ -177,8 +184,12 @@ impl Listener {
             let attached = core.attached.subscribe();
             running.accept(accept_loop(socket, local, Arc::clone(&running.run), attached));
         }
-        starting.complete(running, local)?;
-        core.events.emit(&Event::Listening { local_addr: crate::accept::canonical(local) });
+        if !starting.complete(&running, local) {
+            running.stop_now(|| {});
+            running.report().await;
+            return Err(Error::of(ErrorKind::State, "the listener was stopped while it started"));
+        }
+        core.events.emit(&Event::Listening { local_addr: crate::endpoint::canonical(local) });
         Ok(())
     }
 
@@ -376,17 +387,15 @@ struct Starting {
 }
 
 impl Starting {
-    fn complete(mut self, running: Arc<Running>, local: SocketAddr) -> Result<()> {
+    /// The listener is started now, unless it was stopped meanwhile.
+    fn complete(mut self, running: &Arc<Running>, local: SocketAddr) -> bool {
         let mut phase = self.core.lock();
-        if !matches!(&*phase, Phase::Starting(true)) {
-            drop(phase);
-            running.stop_now(|| {});
-            return Err(Error::of(ErrorKind::State, "the listener was stopped while it started"));
+        self.is_complete = matches!(&*phase, Phase::Starting(true));
+        if self.is_complete {
+            *phase = Phase::Running(Arc::clone(running), local);
         }
-        *phase = Phase::Running(running, local);
         drop(phase);
-        self.is_complete = true;
-        Ok(())
+        self.is_complete
     }
 }
 

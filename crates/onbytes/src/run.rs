@@ -120,9 +120,16 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        if self.was_forced.is_none() {
+            // The task did not come to its end: its runtime was shut down.
+            self.link.end(CloseReason::Stopped, None);
+            let close = self.link.close_of(CloseReason::Stopped);
+            self.announce(&close);
+        }
         self.link.close_socket(Parting::Orderly);
+        self.link.detach_driver();
         // A stop that cuts short the wait for the peer's FIN cuts off nothing.
-        let forced = self.was_forced.unwrap_or_else(|| self.link.lock().is_forced());
+        let forced = self.was_forced == Some(true);
         let run = &self.run;
         run.registry.remove(self.link.number);
         (if forced { &run.forced } else { &run.clean }).fetch_add(1, Ordering::SeqCst);

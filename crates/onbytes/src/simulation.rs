@@ -132,6 +132,10 @@ impl Socket {
         self.lock().end = Some(End::Reset);
     }
 
+    pub(crate) fn arrived(&self) -> usize {
+        self.lock().incoming.len()
+    }
+
     pub(crate) fn unacknowledged(&self) -> Option<u64> {
         None
     }

@@ -138,6 +138,12 @@ impl Socket {
         let _ = sockopt::set_socket_linger(self.fd.get_ref(), Some(std::time::Duration::ZERO));
     }
 
+    /// Bytes that have arrived and were not read yet.
+    pub(crate) fn arrived(&self) -> usize {
+        let count = rustix::io::ioctl_fionread(self.fd.get_ref()).unwrap_or(0);
+        usize::try_from(count).unwrap_or(usize::MAX)
+    }
+
     /// Bytes sent that the peer has not acknowledged yet, where the system tells.
     pub(crate) fn unacknowledged(&self) -> Option<u64> {
         unacknowledged(self.fd.get_ref())

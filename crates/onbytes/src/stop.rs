@@ -119,8 +119,12 @@ impl Running {
     /// wait for the stop to go on.
     fn give(self: &Arc<Self>, order: Order, done: impl FnOnce() + Send + 'static) {
         let mut is_first = false;
+        let mut before = Before::default();
         self.order.send_modify(|given| {
             is_first = given.is_none();
+            if is_first {
+                before = Before::of(&self.run);
+            }
             *given = Some(given.map_or(order, |given| given.stricter(order)));
         });
         if order == Order::Now {
@@ -129,12 +133,8 @@ impl Running {
             self.run.force(CloseReason::Stopped);
         }
         if is_first {
-            let running = Arc::clone(self);
-            self.runtime.spawn(async move {
-                let report = running.carry_out().await;
-                done();
-                running.report.send_replace(Some(report));
-            });
+            let stop = Stop { running: Arc::clone(self), before, done: Some(done) };
+            self.runtime.spawn(stop.carry_out());
         }
     }
 
@@ -149,38 +149,6 @@ impl Running {
             Ok(Some(report)) => report,
             Ok(None) | Err(_) => std::future::pending().await,
         }
-    }
-
-    async fn carry_out(&self) -> StopReport {
-        let run = &self.run;
-        self.abort_accepting();
-        let accepting = std::mem::take(&mut *self.lock_accepting());
-        for task in accepting {
-            // It ends by being aborted; with it the port is released.
-            let _ = task.await;
-        }
-        run.events.emit(&Event::Stopping { connections: run.alive() });
-        let (clean, forced) = run.ended();
-
-        if !self.is_now() {
-            run.drain();
-            tokio::select! {
-                () = run.emptied() => {}
-                () = self.deadline() => {}
-            }
-        }
-        run.force(if self.is_now() { CloseReason::Stopped } else { CloseReason::StopForced });
-        let budget = run.config.timeouts.on_close.saturating_add(GRACE);
-        let _ = timeout(budget, run.emptied()).await;
-
-        let (clean_now, forced_now) = run.ended();
-        let report = StopReport {
-            clean: clean_now - clean,
-            forced: forced_now - forced,
-            abandoned: run.alive(),
-        };
-        run.events.emit(&Event::Stopped { report: &report });
-        report
     }
 
     fn is_now(&self) -> bool {
@@ -204,6 +172,71 @@ impl Running {
                 _ = order.changed() => {}
             }
         }
+    }
+}
+
+/// What there was when the stop began.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    connections: usize,
+    clean: usize,
+    forced: usize,
+}
+
+impl Before {
+    fn of(run: &Run) -> Self {
+        let (clean, forced) = run.ended();
+        Self { connections: run.alive(), clean, forced }
+    }
+}
+
+/// A stop under way. When it goes, whether it was carried out or its runtime has ended, its report
+/// is given.
+struct Stop<F: FnOnce()> {
+    running: Arc<Running>,
+    before: Before,
+    done: Option<F>,
+}
+
+impl<F: FnOnce()> Stop<F> {
+    async fn carry_out(self) {
+        let Running { run, .. } = &*self.running;
+        self.running.abort_accepting();
+        let accepting = std::mem::take(&mut *self.running.lock_accepting());
+        for task in accepting {
+            // It ends by being aborted; with it the port is released.
+            let _ = task.await;
+        }
+        run.events.emit(&Event::Stopping { connections: self.before.connections });
+
+        if !self.running.is_now() {
+            run.drain();
+            tokio::select! {
+                () = run.emptied() => {}
+                () = self.running.deadline() => {}
+            }
+        }
+        let is_now = self.running.is_now();
+        run.force(if is_now { CloseReason::Stopped } else { CloseReason::StopForced });
+        let budget = run.config.timeouts.on_close.saturating_add(GRACE);
+        let _ = timeout(budget, run.emptied()).await;
+    }
+}
+
+impl<F: FnOnce()> Drop for Stop<F> {
+    fn drop(&mut self) {
+        let Running { run, report, .. } = &*self.running;
+        let (clean, forced) = run.ended();
+        let result = StopReport {
+            clean: clean - self.before.clean,
+            forced: forced - self.before.forced,
+            abandoned: run.alive(),
+        };
+        run.events.emit(&Event::Stopped { report: &result });
+        if let Some(done) = self.done.take() {
+            done();
+        }
+        report.send_replace(Some(result));
     }
 }
 

@@ -122,6 +122,11 @@ impl Stream {
         }
     }
 
+    /// Bytes that have arrived and were not taken yet.
+    pub(crate) fn arrived(&mut self) -> usize {
+        wire!(self, wire => wire.arrived())
+    }
+
     /// Bytes that the kernel took and the peer has not acknowledged, where the system tells.
     pub(crate) fn unacknowledged(&mut self) -> Option<u64> {
         wire!(self, wire => wire.unacknowledged())

@@ -9,8 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// A deadline that may move often and passes seldom.
 ///
 /// A deadline that moves later is not re-armed: the timer fires at the old time, sees that it is
-/// early, and sets itself again. So traffic on a connection with an idle timeout costs no timer
-/// work at all.
+/// early, and sets itself again. So traffic on a connection with an idle timeout re-arms nothing.
 #[derive(Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
