@@ -32,9 +32,12 @@ impl Room {
         }
     }
 
-    fn enter(&self, member: &Caller) {
+    /// Welcomes a member. Under the lock, so that who is welcome hears all that is said from then on.
+    fn enter(&self, member: &Caller) -> Result<()> {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        member.try_write_bytes("welcome; what you say is heard by all\n")?;
         members.insert(member.id(), member.clone());
+        Ok(())
     }
 
     fn leave(&self, id: ConnectionId) {
@@ -53,8 +56,7 @@ impl Service for Room {
     type Connection = Member;
 
     async fn on_connect(&self, caller: &Caller) -> Result<Member> {
-        caller.write_bytes("welcome; what you say is heard by all\n").await?;
-        self.enter(caller);
+        self.enter(caller)?;
         Ok(Member { room: self.clone(), id: caller.id(), line: Vec::new() })
     }
 }

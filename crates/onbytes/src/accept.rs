@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -42,7 +42,7 @@ pub(crate) async fn accept_loop(
     run: Arc<Run>,
     mut attached: watch::Receiver<Attached>,
 ) -> Error {
-    let mut starvation = Starvation::default();
+    let mut backoff = Backoff::default();
     let mut reserve = Reserve::of(run.config.limits.when_full);
     loop {
         // The place is taken before accept, so excess callers wait in the backlog.
@@ -51,9 +51,10 @@ pub(crate) async fn accept_loop(
             WhenFull::Refuse => None,
         };
         let (error, trouble) = match next_caller(&socket, &mut attached).await {
-            Ok(caller) => match admit(caller, local, &run, place, &attached) {
+            Ok(caller) => match admit(caller, local, &run, place) {
                 Ok(()) => {
-                    starvation.is_over(&run);
+                    backoff = Backoff::default();
+                    run.events.recovered();
                     continue;
                 }
                 Err(error) => {
@@ -72,9 +73,9 @@ pub(crate) async fn accept_loop(
                 run.events.emit(&Event::AcceptFailed { error: &error });
             }
             Trouble::Starved => {
-                starvation.is_felt(error, &run);
+                run.events.starved(error);
                 if !reserve.turn_away(&socket, &run) {
-                    starvation.pause().await;
+                    backoff.pause().await;
                 }
             }
             Trouble::ListenerGone => {
@@ -86,7 +87,12 @@ pub(crate) async fn accept_loop(
     }
 }
 
-type NewCaller = (OwnedFd, Option<SocketAddr>);
+/// A caller, and the service it is for.
+struct NewCaller {
+    fd: OwnedFd,
+    remote: Option<SocketAddr>,
+    service: Arc<dyn Attachment>,
+}
 
 /// Waits for a caller and for a service to give it to.
 async fn next_caller(
@@ -100,34 +106,29 @@ async fn next_caller(
         }
         socket.readable().await?;
         // The service may have been detached meanwhile: then the caller goes on waiting.
-        if attached.borrow().is_none() {
-            continue;
-        }
+        let Some(service) = attached.borrow().clone() else { continue };
         match socket.accept() {
+            Ok((fd, remote)) => return Ok(NewCaller { fd, remote, service }),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// Gives a caller to the service, or turns it away where there is no place.
+/// Gives a caller to its service, or turns it away where there is no place.
 fn admit(
-    (fd, remote): NewCaller,
+    caller: NewCaller,
     listening: SocketAddr,
     run: &Arc<Run>,
     place: Option<Place>,
-    attached: &watch::Receiver<Attached>,
 ) -> io::Result<()> {
+    let NewCaller { fd, remote, service } = caller;
     let Some(place) = place.or_else(|| run.places.try_take()) else {
         refuse(remote, run);
         return Ok(());
     };
-    let service = attached.borrow().clone();
-    // A caller without an address has gone already; one whose service was detached this instant
-    // is closed as it would be by a listener that has stopped.
-    let (Some(remote), Some(service)) = (remote, service) else {
-        return Err(io::ErrorKind::ConnectionAborted.into());
-    };
+    // A caller without an address has gone already.
+    let remote = remote.ok_or(io::ErrorKind::ConnectionAborted)?;
     let local = local_address(&fd, listening)?;
     crate::bind::inherit(&fd, &run.config.socket)?;
     let link = Link::new(next_number(), canonical(remote), local, Socket::register(fd)?);
@@ -202,40 +203,19 @@ pub(crate) fn triage(error: &io::Error) -> Trouble {
     }
 }
 
-/// How long accepting has been impossible, and what was said of it.
+/// How long to wait before the next try.
 #[derive(Default)]
-struct Starvation {
+struct Backoff {
     pause: Duration,
-    last_told: Option<Instant>,
-    is_told: bool,
 }
 
-impl Starvation {
+impl Backoff {
     const SHORTEST: Duration = Duration::from_millis(10);
     const LONGEST: Duration = Duration::from_secs(1);
-    const SILENCE: Duration = Duration::from_secs(10);
-
-    fn is_felt(&mut self, error: io::Error, run: &Run) {
-        if self.last_told.is_some_and(|told| told.elapsed() < Self::SILENCE) {
-            return;
-        }
-        self.last_told = Some(Instant::now());
-        self.is_told = true;
-        let error = Error::caused(ErrorKind::Io, "cannot accept", error);
-        run.events.emit(&Event::Starved { error: &error });
-    }
 
     async fn pause(&mut self) {
         self.pause = (self.pause * 2).clamp(Self::SHORTEST, Self::LONGEST);
         tokio::time::sleep(self.pause).await;
-    }
-
-    fn is_over(&mut self, run: &Run) {
-        self.pause = Duration::ZERO;
-        // Where starvation comes and goes, its end is told as seldom as its beginning.
-        if std::mem::take(&mut self.is_told) {
-            run.events.emit(&Event::Recovered {});
-        }
     }
 }
 
@@ -258,20 +238,25 @@ impl Reserve {
         }
     }
 
-    /// Turns one caller away with the spare descriptor; `false` where that is not possible.
+    /// Turns one caller away with the spare descriptor, if one waits; `false` where there is no
+    /// spare one.
     fn turn_away(&mut self, socket: &ListeningSocket, run: &Run) -> bool {
         self.refill();
         if self.spare.take().is_none() {
             return false;
         }
         let result = socket.accept();
-        let is_done = result.is_ok();
+        let is_possible = match &result {
+            Ok(_) => true,
+            // Nobody waits: the next one is waited for, not slept for.
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
         if let Ok((fd, remote)) = result {
             drop(fd);
             refuse(remote, run);
         }
         self.refill();
-        is_done
+        is_possible
     }
 }
 

@@ -198,7 +198,10 @@ impl Timeouts {
         not_zero("timeouts.write", self.write)?;
         not_zero("timeouts.idle", self.idle)?;
         not_zero("timeouts.max_lifetime", self.max_lifetime)?;
-        not_zero("timeouts.on_close", Some(self.on_close))
+        if self.on_close.is_zero() {
+            return Err(Error::configuration("timeouts.on_close must be more than 0 s"));
+        }
+        Ok(())
     }
 }
 

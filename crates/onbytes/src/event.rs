@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Close, ConnectionId, Error, StopReport};
+use crate::{Close, ConnectionId, Error, ErrorKind, StopReport};
 
 /// One thing that happened; every kind has one [`name`](Self::name) and one set of fields.
 ///
@@ -129,7 +129,18 @@ pub(crate) type Hook = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 pub(crate) struct Events {
     hook: Mutex<Option<Hook>>,
     quota: Mutex<[Quota; 4]>,
+    starvation: Mutex<Starvation>,
 }
+
+/// What was said of accepting being impossible, for all accept loops of a listener together.
+#[derive(Default)]
+struct Starvation {
+    last_told: Option<Instant>,
+    is_on: bool,
+}
+
+/// After starvation was told, it is not told again for so long.
+const STARVATION_SILENCE: Duration = Duration::from_secs(10);
 
 impl Events {
     pub(crate) fn set_hook(&self, hook: Hook) {
@@ -146,6 +157,29 @@ impl Events {
         if let Some(hook) = hook {
             // A hook that panics must not end the accept loop; the panic itself has been reported.
             let _ = catch_unwind(AssertUnwindSafe(|| hook(event)));
+        }
+    }
+
+    /// Accepting is impossible for want of something.
+    pub(crate) fn starved(&self, error: std::io::Error) {
+        let mut starvation = self.starvation.lock().unwrap_or_else(PoisonError::into_inner);
+        if starvation.last_told.is_some_and(|told| told.elapsed() < STARVATION_SILENCE) {
+            return;
+        }
+        *starvation = Starvation { last_told: Some(Instant::now()), is_on: true };
+        drop(starvation);
+        let error = Error::caused(ErrorKind::Io, "cannot accept", error);
+        self.emit(&Event::Starved { error: &error });
+    }
+
+    /// Accepting is possible. Where starvation comes and goes, its end is told as seldom as its
+    /// beginning.
+    pub(crate) fn recovered(&self) {
+        let mut starvation = self.starvation.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_on = std::mem::take(&mut starvation.is_on);
+        drop(starvation);
+        if was_on {
+            self.emit(&Event::Recovered {});
         }
     }
 

@@ -180,7 +180,9 @@ impl Listener {
         let run =
             Run::new(core.config.clone(), Arc::clone(&core.events), Arc::clone(&core.counters));
         let running = Arc::new(Running::new(Arc::new(run)));
-        for socket in share(fd, core.config.workers)? {
+        let sockets = share(fd, core.config.workers)?;
+        core.events.emit(&Event::Listening { local_addr: crate::endpoint::canonical(local) });
+        for socket in sockets {
             let attached = core.attached.subscribe();
             running.accept(accept_loop(socket, local, Arc::clone(&running.run), attached));
         }
@@ -189,7 +191,6 @@ impl Listener {
             running.report().await;
             return Err(Error::of(ErrorKind::State, "the listener was stopped while it started"));
         }
-        core.events.emit(&Event::Listening { local_addr: crate::endpoint::canonical(local) });
         Ok(())
     }
 

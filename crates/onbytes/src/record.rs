@@ -138,6 +138,10 @@ impl Visitor<'_> for Seconds {
     }
 
     fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Self::Value, E> {
+        // The greatest time is written as the nearest number, which lies a little beyond it.
+        if seconds == Duration::MAX.as_secs_f64() {
+            return Ok(Some(Duration::MAX));
+        }
         match Duration::try_from_secs_f64(seconds) {
             Ok(time) => Ok(Some(time)),
             Err(_) => Err(E::invalid_value(de::Unexpected::Float(seconds), &self)),
