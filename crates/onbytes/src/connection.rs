@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::link::{Ending, LINGER, LINGER_BYTES, Link, QUEUE_CAP, State, Wakes};
 use crate::run::Membership;
 use crate::service::{ConnectionService, Drain, Service};
-use crate::stream::Input;
+use crate::stream::{Input, Stream};
 use crate::timer::{Timer, later};
 use crate::{Caller, Close, Error, ErrorKind, Result, Timeouts};
 
@@ -420,7 +420,7 @@ impl Pace {
 
     /// From now on only what has arrived is delivered.
     fn drain(&mut self, link: &Link) {
-        let arrived = link.lock().stream().map_or(0, |stream| stream.arrived());
+        let arrived = link.lock().stream().map_or(0, Stream::arrived);
         self.drain = Some(Draining::Left(arrived));
     }
 

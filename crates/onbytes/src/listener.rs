@@ -194,10 +194,11 @@ impl Listener {
         Ok(())
     }
 
-    /// The address it listens on, with the real port; `None` while it is not started.
+    /// The address it listens on, with the real port; `None` before the start, and from the beginning
+    /// of a stop, when the port is released.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &*self.core().lock() {
-            Phase::Running(_, local) => Some(*local),
+            Phase::Running(running, local) if !running.is_stopping() => Some(*local),
             _ => None,
         }
     }

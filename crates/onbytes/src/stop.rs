@@ -151,6 +151,10 @@ impl Running {
         }
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.order.borrow().is_some()
+    }
+
     fn is_now(&self) -> bool {
         *self.order.borrow() == Some(Order::Now)
     }

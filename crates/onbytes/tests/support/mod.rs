@@ -172,33 +172,18 @@ impl Server {
         let (seen, callers, closes) = Self::attach(&listener, script);
         listener.start().await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self {
-            listener,
-            address,
-            seen,
-            callers,
-            closes,
-        }
+        Self { listener, address, seen, callers, closes }
     }
 
     /// Attaches a recording service to `listener`.
     pub fn attach(
         listener: &Listener,
         script: impl Script,
-    ) -> (
-        UnboundedReceiver<Seen>,
-        UnboundedReceiver<Caller>,
-        UnboundedReceiver<Close>,
-    ) {
+    ) -> (UnboundedReceiver<Seen>, UnboundedReceiver<Caller>, UnboundedReceiver<Close>) {
         let (seen, seen_by) = unbounded_channel();
         let (callers, called) = unbounded_channel();
         let (closes, closed) = unbounded_channel();
-        listener.attach(Recording {
-            script: std::sync::Arc::new(script),
-            seen,
-            callers,
-            closes,
-        });
+        listener.attach(Recording { script: std::sync::Arc::new(script), seen, callers, closes });
         (seen_by, called, closed)
     }
 
@@ -223,16 +208,17 @@ impl Server {
 
     /// The caller of the next connection that has not been asked for.
     pub async fn caller(&mut self) -> Caller {
-        within("a connection", self.callers.recv())
-            .await
-            .expect("the service is gone")
+        within("a connection", self.callers.recv()).await.expect("the service is gone")
     }
 
     /// What the next `on_close` that has not been asked for was told.
     pub async fn close(&mut self) -> Close {
-        within("a close", self.closes.recv())
-            .await
-            .expect("the service is gone")
+        within("a close", self.closes.recv()).await.expect("the service is gone")
+    }
+
+    /// The callbacks that were seen and have not been asked for.
+    pub fn seen_so_far(&mut self) -> Vec<Seen> {
+        std::iter::from_fn(|| self.seen.try_recv().ok()).collect()
     }
 
     /// Fails if a callback was seen that has not been asked for. Only for use after the listener
@@ -251,24 +237,18 @@ pub struct Peer {
 
 impl Peer {
     pub async fn connect(address: SocketAddr) -> Self {
-        Self {
-            stream: TcpStream::connect(address).await.unwrap(),
-        }
+        Self { stream: TcpStream::connect(address).await.unwrap() }
     }
 
     /// Connects with a receive buffer as small as the kernel makes it, so that it is full soon.
     pub async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(1).unwrap();
-        Self {
-            stream: within("connecting", socket.connect(address)).await.unwrap(),
-        }
+        Self { stream: within("connecting", socket.connect(address)).await.unwrap() }
     }
 
     pub async fn send(&mut self, data: impl AsRef<[u8]>) {
-        within("sending", self.stream.write_all(data.as_ref()))
-            .await
-            .unwrap();
+        within("sending", self.stream.write_all(data.as_ref())).await.unwrap();
     }
 
     /// Sends FIN.
@@ -296,17 +276,11 @@ impl Peer {
     pub fn expect(&mut self, expected: impl AsRef<[u8]>) -> impl Future<Output = ()> + '_ {
         let expected = expected.as_ref().to_vec();
         let mut got = vec![0; expected.len()];
-        let read = within("reading", async move {
-            self.stream.read_exact(&mut got).await.map(|_| got)
-        });
+        let read =
+            within("reading", async move { self.stream.read_exact(&mut got).await.map(|_| got) });
         async move {
             let got = read.await.unwrap();
-            assert!(
-                got == expected,
-                "got {:?}, not {:?}",
-                Bytes::from(got),
-                Bytes::from(expected)
-            );
+            assert!(got == expected, "got {:?}, not {:?}", Bytes::from(got), Bytes::from(expected));
         }
     }
 
@@ -327,12 +301,7 @@ impl Peer {
         let read = self.read_to_end();
         async move {
             let (got, result) = read.await;
-            assert!(
-                got == expected,
-                "got {:?}, not {:?}",
-                Bytes::from(got),
-                Bytes::from(expected)
-            );
+            assert!(got == expected, "got {:?}, not {:?}", Bytes::from(got), Bytes::from(expected));
             result.expect("the stream ends with FIN");
         }
     }
@@ -342,4 +311,118 @@ impl Peer {
         let (_, result) = self.read_to_end().await;
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
+}
+
+/// Waits until `holds` does, for what is seen only by looking: counters, tasks, ports.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    within(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// The names of a listener's events, in their order.
+pub struct EventNames(UnboundedReceiver<&'static str>);
+
+impl EventNames {
+    /// Listens to the events of `listener` from now on.
+    pub fn of(listener: &Listener) -> Self {
+        let (names, seen) = unbounded_channel();
+        listener.on_event(move |event| {
+            let _ = names.send(event.name());
+        });
+        Self(seen)
+    }
+
+    /// Waits until an event of this name has been seen; those before it are skipped.
+    pub async fn until(&mut self, name: &str) {
+        within(name, async { while self.0.recv().await.expect("the listener is gone") != name {} })
+            .await;
+    }
+
+    /// The names that were seen and not asked for.
+    pub fn rest(&mut self) -> Vec<&'static str> {
+        std::iter::from_fn(|| self.0.try_recv().ok()).collect()
+    }
+}
+
+/// Numbers that look random, the same for the same seed.
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() >> 16) as usize % limit
+    }
+}
+
+/// `len` bytes of which no part repeats another, different for each seed.
+pub fn pattern(seed: u64, len: usize) -> Bytes {
+    let mut rng = Rng::new(seed.wrapping_add(1));
+    let mut data = Vec::with_capacity(len + 8);
+    while data.len() < len {
+        data.extend_from_slice(&rng.next().to_le_bytes());
+    }
+    data.truncate(len);
+    data.into()
+}
+
+/// A configuration under which little fits into the kernel's buffers, so that a peer that does not
+/// read is felt soon.
+pub fn narrow() -> ListenerConfiguration {
+    use onbytes::SocketOptions;
+    let socket = SocketOptions::new().send_buffer(4096).receive_buffer(4096);
+    ListenerConfiguration::new().socket(socket)
+}
+
+/// Polls a future once, for nobody.
+pub fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::Pin::new(future).poll(&mut cx)
+}
+
+/// A message that can be recognised whole: length, writer, number, and a body that depends on both.
+pub fn message(writer: u32, number: u32, len: usize) -> Bytes {
+    let mut data = Vec::with_capacity(16 + len);
+    data.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
+    data.extend_from_slice(&writer.to_be_bytes());
+    data.extend_from_slice(&number.to_be_bytes());
+    let body = pattern(u64::from(writer) << 32 | u64::from(number), len);
+    let sum =
+        body.iter().fold(17u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
+    data.extend_from_slice(&sum.to_be_bytes());
+    data.extend_from_slice(&body);
+    data.into()
+}
+
+/// Takes a stream of [`message`]s apart into (writer, number), and what is left of an unfinished one.
+pub fn messages(stream: &[u8]) -> (Vec<(u32, u32)>, &[u8]) {
+    let mut found = Vec::new();
+    let mut rest = stream;
+    while let Some((head, tail)) = rest.split_at_checked(16) {
+        let field = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().unwrap());
+        let (len, writer, number) = (field(0) as usize, field(4), field(8));
+        assert!(len < 16 << 20, "a torn stream: a message of {len} bytes");
+        if tail.len() < len {
+            break;
+        }
+        let whole = &rest[..16 + len];
+        assert!(whole == message(writer, number, len), "a torn message {writer}/{number}");
+        found.push((writer, number));
+        rest = &tail[len..];
+    }
+    (found, rest)
 }
