@@ -44,12 +44,14 @@ pub(crate) async fn listen(
             Some(Errno::ADDRINUSE) => ": the port is in use; choose another, or stop its user",
             Some(Errno::ACCESS) => ": the port is not permitted to this user",
             Some(Errno::ADDRNOTAVAIL) => ": no interface here has that address",
+            // The look-up's errors are not the system's.
+            None => ": the name has no address; check it, or give an address",
             _ => "",
         };
         Error::caused(ErrorKind::Bind, format!("cannot listen on {endpoint}{way_out}"), error)
     };
     let candidates = candidates(endpoint).await.map_err(failed)?;
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let mut last = io::Error::from(Errno::ADDRNOTAVAIL);
     for address in candidates {
         match listen_on(address, &config.socket) {
             Ok(listening) => return Ok(listening),

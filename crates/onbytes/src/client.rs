@@ -543,8 +543,12 @@ async fn connect_one(
     crate::bind::apply(&socket, &config.socket)?;
     if !local.is_empty() {
         let same_family = local.iter().find(|local| local.is_ipv4() == remote.is_ipv4());
-        let local = same_family.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        socket.bind(*local)?;
+        let local = same_family.ok_or_else(|| {
+            io::Error::other(format!("local_host has no address of the same family as {remote}"))
+        })?;
+        socket.bind(*local).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot use local_host {}: {error}", local.ip()))
+        })?;
     }
     let stream = socket.connect(remote).await?;
     let local = stream.local_addr()?;

@@ -75,6 +75,8 @@ fn parse_host(host: &str) -> Host {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     match bare.parse() {
         Ok(address) => Host::Address(address),
+        // With a zone (`fe80::1%eth0`) it is an address that only the system can read.
+        Err(_) if bare.contains(':') => Host::Name(bare.to_owned()),
         Err(_) => Host::Name(host.to_owned()),
     }
 }
@@ -200,6 +202,7 @@ mod tests {
         assert_eq!(known("127.0.0.1:3000"), Target::Known("127.0.0.1:3000".parse().unwrap()));
         assert_eq!(known("[::1]:0"), Target::Known("[::1]:0".parse().unwrap()));
         assert_eq!(known("localhost:1"), Target::Named("localhost".into()));
+        assert_eq!(known("[fe80::1%lo]:1"), Target::Named("fe80::1%lo".into()));
     }
 
     #[test]

@@ -1,0 +1,153 @@
+//! `onbytes connect`: stdin goes to the server, what the server sends goes to stdout.
+
+use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::process::ExitCode;
+
+use bytes::BytesMut;
+use onbytes::{Client, ClientConfiguration, ClientReader, ClientWriter, Error};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Builder;
+
+use crate::args::ConnectArgs;
+use crate::failure::Failure;
+
+/// The most that is read from stdin at once, and so the most that is in memory on its way.
+const CHUNK: usize = 64 * 1024;
+
+/// What shells report of a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
+pub(crate) fn run(args: &ConnectArgs) -> Result<ExitCode, Failure> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::outside(format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            result = talk(args) => result.map(|()| ExitCode::SUCCESS),
+            Ok(()) = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+        }
+    });
+    // Not waited for: a thread of it may wait for a stdin that never ends.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn talk(args: &ConnectArgs) -> Result<(), Failure> {
+    let client = Client::connect(&args.host, args.port, configuration(args))
+        .await
+        .map_err(|error| Failure::from(&error).hint(way_in(&error, args)))?;
+    let server = client.remote_addr();
+    exchange(client).await.map_err(|stop| stop.told(server, args))
+}
+
+fn configuration(args: &ConnectArgs) -> ClientConfiguration {
+    let config = ClientConfiguration::new()
+        .connect_timeout(args.connect_timeout.0)
+        .timeout(args.timeout.0)
+        // A server that takes its time is waited for, in a pipeline as at a terminal.
+        .write_timeout(None);
+    match &args.local_host {
+        Some(host) => config.local_host(host),
+        None => config,
+    }
+}
+
+/// What may help where connecting has failed.
+fn way_in(error: &Error, args: &ConnectArgs) -> &'static str {
+    match system_error(error) {
+        _ if error.is_timeout() => "--connect-timeout sets how long it may take",
+        Some(io::ErrorKind::ConnectionRefused) => "does a server listen there?",
+        Some(io::ErrorKind::AddrNotAvailable) if args.local_host.is_some() => {
+            "give an address of this machine to --local-host"
+        }
+        _ => "check HOST and PORT",
+    }
+}
+
+/// What ends an exchange before the server does.
+enum Stop {
+    Stdin(io::Error),
+    Stdout(io::Error),
+    Connection(Error),
+}
+
+/// Carries both directions until the server ends its own.
+async fn exchange(client: Client) -> Result<(), Stop> {
+    let (reader, writer) = client.into_split();
+    let mut receiving = pin!(receive(reader));
+    let sent = tokio::select! {
+        // The server's end is the end, whatever stdin might still bring.
+        received = &mut receiving => return received,
+        sent = send(writer) => sent,
+    };
+    match sent {
+        Ok(()) => receiving.await,
+        Err(Stop::Connection(error)) => {
+            // A server that has gone may have said something before.
+            receiving.await?;
+            // What is sent behind the server's end breaks the pipe, and that is no failure.
+            match system_error(&error) {
+                Some(io::ErrorKind::BrokenPipe) => Ok(()),
+                _ => Err(Stop::Connection(error)),
+            }
+        }
+        Err(stop) => Err(stop),
+    }
+}
+
+/// Sends stdin, then our end (FIN).
+async fn send(writer: ClientWriter) -> Result<(), Stop> {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(CHUNK);
+        if stdin.read_buf(&mut buffer).await.map_err(Stop::Stdin)? == 0 {
+            return writer.finish().await.map_err(Stop::Connection);
+        }
+        let data = buffer.split().freeze();
+        writer.write_bytes(data).await.map_err(Stop::Connection)?;
+    }
+}
+
+/// Prints what the server sends, until its end, or until nobody reads it any more.
+async fn receive(mut reader: ClientReader) -> Result<(), Stop> {
+    let mut stdout = tokio::io::stdout();
+    while let Some(data) = reader.read_bytes().await.map_err(Stop::Connection)? {
+        let printed = match stdout.write_all(&data).await {
+            Ok(()) => stdout.flush().await,
+            failed => failed,
+        };
+        match printed {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            printed => printed.map_err(Stop::Stdout)?,
+        }
+    }
+    Ok(())
+}
+
+impl Stop {
+    fn told(&self, server: SocketAddr, args: &ConnectArgs) -> Failure {
+        match self {
+            Self::Stdin(error) => Failure::outside(format!("cannot read stdin: {error}")),
+            Self::Stdout(error) => Failure::outside(format!("cannot write to stdout: {error}")),
+            Self::Connection(error) => {
+                let failure = Failure::from(error).about(&format!("connection to {server}"));
+                if error.is_timeout() && args.timeout.0.is_some() {
+                    failure.hint("--timeout sets how long it may take")
+                } else {
+                    failure
+                }
+            }
+        }
+    }
+}
+
+/// The kind of the system's error behind `error`.
+fn system_error(error: &Error) -> Option<io::ErrorKind> {
+    let cause = error.source()?.downcast_ref::<io::Error>()?;
+    Some(cause.kind())
+}

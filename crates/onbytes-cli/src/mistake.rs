@@ -1,0 +1,98 @@
+//! Mistakes on the command line, each told in one line: what is wrong, and the way out.
+
+use std::error::Error;
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::failure::{Failure, shown};
+
+/// The arguments as text.
+pub(crate) fn all_utf8(args: impl IntoIterator<Item = OsString>) -> Result<Vec<String>, Failure> {
+    let mut texts = Vec::new();
+    for (number, arg) in args.into_iter().enumerate() {
+        // The program's own name may be anything.
+        match arg.into_string() {
+            Ok(text) => texts.push(text),
+            Err(_) if number == 0 => texts.push("onbytes".to_owned()),
+            Err(arg) => {
+                let arg = arg.to_string_lossy();
+                let line = format!("argument {number}, '{}', is not UTF-8", shown(&arg));
+                return Err(Failure::usage(line).hint("give UTF-8 text"));
+            }
+        }
+    }
+    Ok(texts)
+}
+
+/// What the parser found wrong with `args`.
+pub(crate) fn told(error: &clap::Error, args: &[String]) -> Failure {
+    let help = match args.get(1).map(String::as_str) {
+        Some(command @ ("serve" | "connect")) => format!("see onbytes {command} --help"),
+        _ => "see onbytes --help".to_owned(),
+    };
+    Failure::usage(what_is_wrong(error)).hint(&help)
+}
+
+fn what_is_wrong(error: &clap::Error) -> String {
+    let told = |kind| words(error, kind);
+    let flag = told(ContextKind::InvalidArg).map(|arg| bare(&arg).to_owned());
+    let value = told(ContextKind::InvalidValue);
+    match (error.kind(), flag, value) {
+        (ErrorKind::ValueValidation, Some(flag), _) => match error.source() {
+            Some(problem) => format!("{flag}: {problem}"),
+            None => format!("{flag}: its value is not accepted"),
+        },
+        (ErrorKind::InvalidValue, Some(flag), Some(value)) => {
+            let possible = told(ContextKind::ValidValue).unwrap_or_default();
+            match (value.as_str(), possible.as_str()) {
+                ("", "") => format!("{flag} has no value; give one"),
+                ("", possible) => format!("{flag} has no value; give {possible}"),
+                (value, possible) => format!("{flag}: '{value}' is not accepted; give {possible}"),
+            }
+        }
+        (ErrorKind::UnknownArgument, Some(flag), _) => {
+            let suggestion = told(ContextKind::SuggestedArg)
+                .map(|arg| format!("; did you mean {}?", bare(&arg)));
+            let what = if flag.starts_with('-') { "flag" } else { "argument" };
+            format!("unknown {what} '{flag}'{}", suggestion.unwrap_or_default())
+        }
+        (ErrorKind::InvalidSubcommand, ..) => {
+            let command = told(ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("unknown command '{command}'; give serve or connect")
+        }
+        (ErrorKind::MissingRequiredArgument, Some(flag), _) => format!("missing {flag}"),
+        (ErrorKind::ArgumentConflict, Some(flag), _) => format!("{flag} is given twice"),
+        _ => first_line(error),
+    }
+}
+
+/// A part of what the parser tells of a mistake.
+fn words(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(word) => Some(shown(word)),
+        ContextValue::Strings(words) => {
+            let words: Vec<_> = words.iter().map(|word| shown(bare(word))).collect();
+            let (last, others) = words.split_last()?;
+            Some(match (others, kind) {
+                ([], _) => last.clone(),
+                (_, ContextKind::ValidValue) => format!("{} or {last}", others.join(", ")),
+                _ => format!("{} and {last}", others.join(", ")),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// `--listen` of `--listen <ADDRESS>`, and `HOST` of `<HOST>`.
+fn bare(arg: &str) -> &str {
+    let name = arg.split_once(" <").map_or(arg, |(name, _)| name);
+    name.strip_prefix('<').and_then(|name| name.strip_suffix('>')).unwrap_or(name)
+}
+
+/// A mistake of a kind that is not known here, in the parser's own words.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    shown(line.strip_prefix("error: ").unwrap_or(line))
+}

@@ -1,0 +1,195 @@
+//! What a wrong command line leads to: exit code 2 and one line that names the flag and
+//! the way out. What lies outside the command line: exit code 1 and one line.
+
+mod support;
+
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+
+use support::{Server, onbytes, onbytes_in_shell, one_line, run};
+
+/// Asserts that `args` are refused and that the one line has `parts` in it.
+#[track_caller]
+fn refused(args: &[&str], parts: &[&str]) {
+    let output = run(onbytes(args));
+    let line = one_line(&output);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {line}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    for part in parts {
+        assert!(line.contains(part), "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn impossible_values_are_refused_by_flag_with_the_way_out() {
+    let times = ["--idle-timeout", "--write-timeout", "--max-lifetime"];
+    let bad_times = ["0", "-1", "-0.5", "nan", "NaN", "inf", "1e300", "1e-300", "", " ", "10s"];
+    for flag in times {
+        for value in bad_times {
+            let parts = [flag, &format!("'{value}'"), "such as 10 or 0.5", "or off"];
+            refused(&["serve", "echo", flag, value], &parts);
+        }
+        refused(&["serve", "echo", &format!("{flag}=-inf")], &[flag, "'-inf'"]);
+    }
+    for value in ["-1", "nan", "inf", "1e300", "", "off"] {
+        let parts = ["--shutdown-timeout", "0 for none"];
+        refused(&["serve", "echo", "--shutdown-timeout", value], &parts);
+    }
+    for value in ["0", "0.5", "32768", "-1", "nan", ""] {
+        let parts = ["--keep-alive", "from 1 to 32767"];
+        refused(&["serve", "echo", "--keep-alive", value], &parts);
+    }
+    for flag in ["--max-connections", "--workers", "--backlog"] {
+        for value in ["0", "-1", "1.5", "1e3", "+1", "", "99999999999999999999", "many"] {
+            let parts = [flag, &format!("'{value}'"), "a whole number from 1 to"];
+            refused(&["serve", "echo", flag, value], &parts);
+        }
+    }
+    for flag in ["--timeout", "--connect-timeout"] {
+        refused(&["connect", flag, "0", "localhost", "1"], &[flag, "'0'", "or off"]);
+    }
+    refused(&["serve", "echo", "--when-full", "explode"], &["--when-full", "queue or refuse"]);
+    refused(&["serve", "echo", "--log-format", "xml"], &["--log-format", "text or json"]);
+}
+
+#[test]
+fn impossible_addresses_are_refused() {
+    for value in ["", ":", "host:", ":80", "host:65536", "host:-1", "::1:80", "-1", "65536"] {
+        let parts = ["--listen", "give HOST:PORT, [IPV6]:PORT or PORT"];
+        refused(&["serve", "echo", "--listen", value], &parts);
+    }
+    let long = "a".repeat(5_000);
+    let parts = ["--listen", "(5000 characters)", "253"];
+    refused(&["serve", "echo", "--listen", &format!("{long}:80")], &parts);
+    refused(&["serve", "echo", "--listen", "a\nb:80"], &["--listen", "control character"]);
+    refused(&["connect", &long, "80"], &["HOST", "(5000 characters)"]);
+    refused(&["connect", "", "80"], &["HOST", "is empty"]);
+    refused(&["connect", "--local-host", "", "localhost", "80"], &["--local-host", "is empty"]);
+    for port in ["0", "65536", "-1", "http", ""] {
+        refused(&["connect", "localhost", port], &["PORT", "from 1 to 65535"]);
+    }
+}
+
+#[test]
+fn what_does_not_parse_is_refused_with_a_way_to_the_help() {
+    let serve_help = "see onbytes serve --help";
+    refused(&["serve"], &["missing SERVICE", serve_help]);
+    refused(&["serve", "ecko"], &["'ecko'", "echo, discard or chat", serve_help]);
+    refused(&["serve", "echo", "chat"], &["unknown argument 'chat'", serve_help]);
+    refused(&["serve", "echo", "--frob"], &["unknown flag '--frob'", serve_help]);
+    refused(&["serve", "echo", "--listn", "1"], &["'--listn'", "did you mean --listen?"]);
+    refused(&["serve", "echo", "--listen"], &["--listen has no value", serve_help]);
+    refused(&["serve", "echo", "--when-full"], &["--when-full has no value", "queue or refuse"]);
+    refused(
+        &["serve", "echo", "--idle-timeout", "--workers", "2"],
+        &["--idle-timeout has no value"],
+    );
+    refused(&["serve", "echo", "--workers", "2", "--workers", "3"], &["--workers is given twice"]);
+    refused(&["connect"], &["missing HOST and PORT", "see onbytes connect --help"]);
+    refused(&["connect", "localhost"], &["missing PORT"]);
+    refused(&["frob"], &["unknown command 'frob'", "serve or connect", "see onbytes --help"]);
+    refused(&["--frob"], &["unknown flag '--frob'"]);
+    let long = "a".repeat(5_000);
+    refused(&[&long], &["(5000 characters)"]);
+    refused(&["serve", &long], &["(5000 characters)"]);
+    refused(&["serve", "echo", &format!("--{long}")], &["(5002 characters)"]);
+    refused(&["serve", "\u{1b}[31m\n"], &["\\u{1b}[31m\\n"]);
+}
+
+#[test]
+fn an_argument_that_is_not_utf8_is_refused() {
+    let mut command = onbytes(&["serve", "echo", "--listen"]);
+    command.arg(OsStr::from_bytes(b"\xff\xfe:80"));
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(one_line(&output).contains("argument 4"));
+}
+
+#[test]
+fn without_arguments_the_help_is_shown_and_the_exit_code_is_2() {
+    let output = run(onbytes(&[]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: onbytes"));
+    assert!(one_line(&output).contains("give serve or connect"));
+}
+
+#[test]
+fn help_and_version_go_to_stdout_also_when_it_is_closed() {
+    for args in [
+        &["--help"][..],
+        &["-h"],
+        &["--version"],
+        &["help", "serve"],
+        &["serve", "--help"],
+        &["connect", "-h"],
+    ] {
+        let output = run(onbytes(args));
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
+        for line in ["exec \"$@\" >&-", "exec \"$@\" >/dev/full"] {
+            let output = run(onbytes_in_shell(line, args));
+            assert_eq!(output.status.code(), Some(0), "{args:?} {line}");
+            assert!(output.stderr.is_empty(), "{args:?} {line}");
+        }
+    }
+}
+
+#[test]
+fn the_help_of_serve_tells_every_flag_with_its_default() {
+    let output = run(onbytes(&["serve", "--help"]));
+    let help = String::from_utf8(output.stdout).unwrap();
+    for heading in ["Listening:", "Limits:", "Timeouts:", "Logging:", "Chat:", "Examples:"] {
+        assert!(help.contains(heading), "{heading}");
+    }
+    for flag in help.lines().filter(|line| line.trim_start().starts_with("--")) {
+        let (_, description) = help.split_once(flag).unwrap();
+        let end = description.find("\n      --").unwrap_or(description.len());
+        assert!(description[..end].contains("[default: "), "{flag}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_told_by_flag_and_address_with_exit_code_1() {
+    let user = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = user.local_addr().unwrap().to_string();
+    let output = run(onbytes(&["serve", "echo", "--listen", &address]));
+    assert_eq!(output.status.code(), Some(1));
+    let line = one_line(&output);
+    for part in ["--listen", &address, "in use", "choose another"] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_second_server_on_the_same_port_is_refused_and_the_first_goes_on() {
+    let first = Server::start(&["echo"]);
+    let address = first.addr.to_string();
+    let output = run(onbytes(&["serve", "echo", "--listen", &address]));
+    assert_eq!(output.status.code(), Some(1));
+    one_line(&output);
+    let mut peer = first.connect();
+    peer.send("still here");
+    peer.expect("still here");
+    first.stop();
+}
+
+#[test]
+fn a_host_that_is_unknown_is_told_with_exit_code_1() {
+    for args in [
+        &["serve", "echo", "--listen", "no-such-host.invalid:0"][..],
+        &["connect", "no-such-host.invalid", "80"],
+    ] {
+        let output = run(onbytes(args));
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(one_line(&output).contains("no-such-host.invalid"));
+    }
+}
+
+#[test]
+fn an_address_of_another_machine_is_told_with_exit_code_1() {
+    let output = run(onbytes(&["serve", "echo", "--listen", "203.0.113.1:0"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(one_line(&output).contains("no interface here has that address"));
+}
