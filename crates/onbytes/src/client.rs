@@ -528,7 +528,7 @@ async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>> {
     match tokio::net::lookup_host((name, port)).await {
         Ok(addresses) => Ok(addresses.collect()),
         Err(error) => {
-            let message = format!("cannot find the address of {}", crate::endpoint::shown(name));
+            let message = format!("cannot find the address of '{}'", crate::endpoint::shown(name));
             Err(Error::caused(ErrorKind::Connect, message, error))
         }
     }

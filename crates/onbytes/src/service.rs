@@ -33,7 +33,9 @@ pub trait Service: Send + Sync + 'static {
 /// fail with `Closed` and [`Caller::closed`] wakes it. Only an immediate stop of the listener, and
 /// the deadline of a graceful one, drop a running callback, at its next await point.
 ///
-/// A callback that panics ends its own connection only, with reason `panicked`.
+/// Callbacks run on the threads of the Tokio runtime, so they must not block: work that does belongs
+/// in `tokio::task::spawn_blocking`. A callback that panics ends its own connection only, with
+/// reason `panicked`.
 pub trait ConnectionService: Send + 'static {
     /// Runs when bytes have arrived; the bytes returned are sent back, in order.
     ///
