@@ -2,28 +2,26 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpSocket;
+use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::caller::next_number;
 use crate::close::{CloseReason, Parting};
-use crate::endpoint::{Endpoint, Target, canonical, check_name};
+use crate::endpoint::{Endpoint, canonical};
 use crate::link::{Ending, LINGER, LINGER_BYTES, Link, State, WriteStep};
 use crate::socket::Socket;
 use crate::stream::Input;
 use crate::timer::{Timer, later};
 use crate::{ClientConfiguration, ConnectionId, ConnectionStats, Error, ErrorKind, Result};
+
+mod connecting;
+mod io;
 
 /// A TCP connection to a server.
 ///
@@ -110,7 +108,7 @@ impl Client {
         config.check()?;
         let endpoint = endpoint.into();
         let deadline = later(Instant::now(), config.connect_timeout);
-        let (fd, remote, local) = connect(&endpoint, &config, deadline).await?;
+        let (fd, remote, local) = connecting::connect(&endpoint, &config, deadline).await?;
         let failed = |error| Error::caused(ErrorKind::Connect, "cannot use the socket", error);
         let socket = Socket::register(fd).map_err(failed)?;
         let connection = Arc::new(Connection {
@@ -449,199 +447,5 @@ impl fmt::Debug for ClientWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remote = &self.connection.link.remote;
         f.debug_struct("ClientWriter").field("remote", remote).finish_non_exhaustive()
-    }
-}
-
-// ---- Connecting ----
-
-async fn connect(
-    endpoint: &Endpoint,
-    config: &ClientConfiguration,
-    deadline: Option<Instant>,
-) -> Result<(OwnedFd, SocketAddr, SocketAddr)> {
-    let addresses = before(deadline, addresses(endpoint), endpoint).await??;
-    let local = match &config.local_host {
-        Some(host) => before(deadline, addresses_of_host(host), endpoint).await??,
-        None => Vec::new(),
-    };
-    let mut last = None;
-    for (tried, remote) in addresses.iter().enumerate() {
-        // One address that does not answer must not use up the time of the others.
-        let share = share_of(deadline, addresses.len() - tried);
-        let attempt = connect_one(*remote, &local, config);
-        match before(share, attempt, endpoint).await {
-            Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(error)) => {
-                let message = format!("cannot connect to {endpoint}");
-                last = Some(Error::caused(ErrorKind::Connect, message, error));
-            }
-            Err(timeout) => last = Some(timeout),
-        }
-    }
-    let nothing = || Error::of(ErrorKind::Connect, format!("{endpoint} has no address"));
-    Err(last.unwrap_or_else(nothing))
-}
-
-async fn before<T>(
-    deadline: Option<Instant>,
-    step: impl Future<Output = T>,
-    endpoint: &Endpoint,
-) -> Result<T> {
-    let Some(deadline) = deadline else {
-        return Ok(step.await);
-    };
-    timeout_at(deadline, step).await.map_err(|_| {
-        Error::of(ErrorKind::Timeout, format!("connecting to {endpoint} took too long"))
-    })
-}
-
-fn share_of(deadline: Option<Instant>, tries_left: usize) -> Option<Instant> {
-    let now = Instant::now();
-    let left = deadline?.saturating_duration_since(now);
-    now.checked_add(left / u32::try_from(tries_left).unwrap_or(u32::MAX))
-}
-
-async fn addresses(endpoint: &Endpoint) -> Result<Vec<SocketAddr>> {
-    let found = match endpoint.target() {
-        Target::Known(address) => vec![address],
-        Target::Named(name) => look_up(&name, endpoint.port()).await?,
-        Target::Any => {
-            return Err(Error::configuration(format!("{endpoint} has no host to connect to")));
-        }
-    };
-    if endpoint.port() == 0 {
-        return Err(Error::configuration("port 0 cannot be connected to; give 1 to 65535"));
-    }
-    Ok(found)
-}
-
-async fn addresses_of_host(host: &str) -> Result<Vec<SocketAddr>> {
-    let endpoint = Endpoint::from((host, 0));
-    match endpoint.target() {
-        Target::Known(address) => Ok(vec![address]),
-        _ => look_up(host, 0).await,
-    }
-}
-
-async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>> {
-    check_name(name)?;
-    match tokio::net::lookup_host((name, port)).await {
-        Ok(addresses) => Ok(addresses.collect()),
-        Err(error) => {
-            let message = format!("cannot find the address of '{}'", crate::endpoint::shown(name));
-            Err(Error::caused(ErrorKind::Connect, message, error))
-        }
-    }
-}
-
-async fn connect_one(
-    remote: SocketAddr,
-    local: &[SocketAddr],
-    config: &ClientConfiguration,
-) -> io::Result<(OwnedFd, SocketAddr, SocketAddr)> {
-    let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    crate::bind::apply(&socket, &config.socket)?;
-    if !local.is_empty() {
-        let same_family = local.iter().find(|local| local.is_ipv4() == remote.is_ipv4());
-        let local = same_family.ok_or_else(|| {
-            io::Error::other(format!("local_host has no address of the same family as {remote}"))
-        })?;
-        socket.bind(*local).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot use local_host {}: {error}", local.ip()))
-        })?;
-    }
-    let stream = socket.connect(remote).await?;
-    let local = stream.local_addr()?;
-    Ok((stream.into_std()?.into(), remote, local))
-}
-
-// ---- AsyncRead and AsyncWrite ----
-
-impl AsyncRead for ClientReader {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if buffer.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if this.rest.is_empty() {
-            this.rest = ready!(this.poll_chunk(cx))?.unwrap_or_default();
-        }
-        let count = this.rest.len().min(buffer.remaining());
-        buffer.put_slice(&this.rest[..count]);
-        this.rest.advance(count);
-        if this.rest.is_empty() {
-            // Lets go of the read buffer at once.
-            this.rest = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for ClientWriter {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let connection = &self.connection;
-        let result = connection.link.change(|state, wakes| state.poll_write_some(data, cx, wakes));
-        connection.see_to_backlog();
-        result.map_err(io::Error::from)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let everything = this.connection.link.lock().everything()?;
-        this.poll_sent(everything, cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let everything = this.connection.link.change(State::refuse_writes)?;
-        ready!(this.poll_sent(everything, cx))?;
-        Poll::Ready(this.connection.link.change(State::send_fin).map_err(io::Error::from))
-    }
-}
-
-impl ClientWriter {
-    /// Waits for `everything`, with the place that an earlier poll has for the same.
-    fn poll_sent(&mut self, everything: WriteStep, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !everything.is_the_wait_of(&self.flush) {
-            self.connection.link.abandon_write(&self.flush);
-            self.flush = everything;
-        }
-        self.connection.poll_write(&mut self.flush, cx).map_err(io::Error::from)
-    }
-}
-
-impl AsyncRead for Client {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.reader).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Client {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.writer).poll_write(cx, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.writer).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.writer).poll_shutdown(cx)
     }
 }

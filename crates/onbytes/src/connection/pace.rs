@@ -1,0 +1,287 @@
+//! When a connection reads, rests and gives up.
+
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::Next;
+use crate::close::CloseReason;
+use crate::link::{Link, QUEUE_CAP, State, Wakes};
+use crate::run::Membership;
+use crate::stream::{Input, Stream};
+use crate::timer::{Timer, later};
+use crate::{Error, ErrorKind, Timeouts};
+
+/// When to read, when to rest, and which deadline is next.
+pub(super) struct Pace {
+    turn: Turn,
+    pub(super) timer: Timer,
+    /// How much was sent when it was last seen to move, and when that was.
+    stall: Option<(u64, Instant)>,
+    idle: Option<Idle>,
+    lifetime_ends: Option<Instant>,
+    drain: Option<Draining>,
+}
+
+/// The service has agreed to close when what has arrived is delivered.
+enum Draining {
+    /// So many bytes had arrived and are not delivered yet.
+    Left(usize),
+    Done,
+}
+
+/// What a connection has done since it last let others have their turn.
+#[derive(Default)]
+struct Turn {
+    chunks: u32,
+    bytes: usize,
+}
+
+impl Turn {
+    const CHUNKS: u32 = 32;
+    const BYTES: usize = 256 * 1024;
+
+    fn is_spent(&self) -> bool {
+        self.chunks >= Self::CHUNKS || self.bytes >= Self::BYTES
+    }
+}
+
+/// Since when the peer has been silent, and how much it had acknowledged when last looked at.
+struct Idle {
+    since: Instant,
+    acknowledged: u64,
+    looked: bool,
+}
+
+impl Pace {
+    pub(super) fn new(membership: &Membership) -> Self {
+        let lifetime = membership.run.config.timeouts.max_lifetime;
+        Self {
+            turn: Turn::default(),
+            timer: Timer::default(),
+            stall: None,
+            idle: None,
+            lifetime_ends: later(membership.link.accepted(), lifetime),
+            drain: None,
+        }
+    }
+
+    pub(super) fn poll_next(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) -> Poll<Next> {
+        state.attach_driver(cx);
+        if state.ending().is_some() {
+            return Poll::Ready(Next::Over);
+        }
+        if state.take_drain_request() {
+            return Poll::Ready(Next::Drain);
+        }
+        let rests = self.turn.is_spent();
+        if !rests && let Poll::Ready(next) = self.poll_read(state, cx, wakes) {
+            return Poll::Ready(next);
+        }
+        // Nothing is at hand, so what was gathered leaves now.
+        if state.poll_flush(cx, wakes).is_ready() && state.end_seen() {
+            self.watch_half_open(state, cx, wakes);
+        }
+        self.check_deadlines(state, timeouts, cx, wakes);
+        if state.ending().is_some() {
+            return Poll::Ready(Next::Over);
+        }
+        self.turn = Turn::default();
+        if rests {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// From now on only what has arrived is delivered.
+    pub(super) fn drain(&mut self, link: &Link) {
+        let arrived = link.lock().stream().map_or(0, Stream::arrived);
+        self.drain = Some(Draining::Left(arrived));
+    }
+
+    fn poll_read(
+        &mut self,
+        state: &mut State,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) -> Poll<Next> {
+        if state.outbox().queued() > QUEUE_CAP {
+            let _ = state.poll_flush(cx, wakes);
+        }
+        if state.ending().is_some() {
+            return Poll::Ready(Next::Over);
+        }
+        // A peer that does not take its replies is not asked for more work.
+        let may_read = !state.end_seen() && state.outbox().queued() <= QUEUE_CAP;
+        let input = match self.drain {
+            None if may_read => match state.poll_input(cx, wakes) {
+                Poll::Ready(input) => input,
+                Poll::Pending => return Poll::Pending,
+            },
+            Some(Draining::Left(_)) if may_read => self.input_while_draining(state, wakes),
+            Some(_) if state.end_seen() || may_read => {
+                state.end(CloseReason::Drained, None, wakes);
+                None
+            }
+            _ => return Poll::Pending,
+        };
+        match input {
+            Some(Input::Chunk(data, more)) => {
+                self.turn.chunks += 1;
+                self.turn.bytes += data.len();
+                self.idle = None;
+                Poll::Ready(Next::Deliver(data, more))
+            }
+            Some(Input::End) => Poll::Ready(Next::DeliverEnd),
+            // A failed read, or the end of draining, has set the ending.
+            None => Poll::Ready(Next::Over),
+        }
+    }
+
+    /// The next of what had arrived when draining began, and what else came with it.
+    fn input_while_draining(&mut self, state: &mut State, wakes: &mut Wakes) -> Option<Input> {
+        let input = state.input_now(wakes);
+        self.drain = match (&self.drain, &input) {
+            // One more look behind the last byte, because the peer's end may be there.
+            (Some(Draining::Left(left)), Some(Input::Chunk(data, _))) if *left > 0 => {
+                Some(Draining::Left(left.saturating_sub(data.len())))
+            }
+            _ => Some(Draining::Done),
+        };
+        if input.is_none() && state.ending().is_none() {
+            state.end(CloseReason::Drained, None, wakes);
+        }
+        input
+    }
+
+    /// After the peer's FIN reading tells nothing more, so the end of the connection is looked for.
+    fn watch_half_open(&mut self, state: &mut State, cx: &mut Context<'_>, wakes: &mut Wakes) {
+        if state.poll_broken(cx, wakes) {
+            state.fail(Error::of(ErrorKind::Reset, "the peer reset the connection"), wakes);
+        }
+    }
+
+    // ---- Deadlines ----
+
+    fn check_deadlines(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) {
+        let stall = self.stall_deadline(state, timeouts);
+        let idle = self.idle_deadline(state, timeouts);
+        let next = [stall, idle, self.lifetime_ends].into_iter().flatten().min();
+        if !self.timer.poll_passed(cx, next) {
+            return;
+        }
+        let now = Instant::now();
+        let has_passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if has_passed(stall) {
+            fail_stalled(state, timeouts, wakes);
+        } else if has_passed(self.lifetime_ends) {
+            state.end(CloseReason::MaxLifetime, None, wakes);
+        } else if has_passed(idle) && !self.download_moves(state, now) {
+            state.end(CloseReason::IdleTimeout, None, wakes);
+        } else {
+            // Not the end yet: look again, with the new deadline armed.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// While a callback waits: the deadlines that do not depend on what the peer sends.
+    pub(super) fn check_own_deadlines(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) {
+        let stall = self.stall_deadline(state, timeouts);
+        let lifetime = self.lifetime_ends.filter(|_| state.ending().is_none());
+        let next = [stall, lifetime].into_iter().flatten().min();
+        // Where there is none the timer is left alone: it may be armed for the idle limit.
+        if next.is_none() || !self.timer.poll_passed(cx, next) {
+            return;
+        }
+        if stall.is_some_and(|at| at <= Instant::now()) {
+            fail_stalled(state, timeouts, wakes);
+        } else {
+            state.end(CloseReason::MaxLifetime, None, wakes);
+            // For the other deadline the timer has to be armed again.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// While the connection ends: only a peer that does not read counts.
+    pub(super) fn check_stall(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) {
+        let deadline = self.stall_deadline(state, timeouts);
+        if self.timer.poll_passed(cx, deadline) {
+            fail_stalled(state, timeouts, wakes);
+        }
+    }
+
+    fn stall_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
+        let outbox = state.outbox();
+        if outbox.is_empty() {
+            self.stall = None;
+            return None;
+        }
+        let sent = outbox.sent();
+        let (_, since) = match self.stall {
+            Some(stall) if stall.0 == sent => stall,
+            _ => *self.stall.insert((sent, Instant::now())),
+        };
+        later(since, timeouts.write)
+    }
+
+    fn idle_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
+        if timeouts.idle.is_none() || !state.outbox().is_empty() {
+            self.idle = None;
+            return None;
+        }
+        let acknowledged = state.outbox().sent();
+        let idle = self.idle.get_or_insert_with(|| Idle {
+            since: Instant::now(),
+            acknowledged,
+            looked: false,
+        });
+        later(idle.since, timeouts.idle)
+    }
+
+    /// Whether the peer has acknowledged data since the last look, or may have done so before the
+    /// first; then it has the idle time again.
+    fn download_moves(&mut self, state: &mut State, now: Instant) -> bool {
+        let (Some(idle), Some(stream)) = (&mut self.idle, state.stream()) else {
+            return false;
+        };
+        let Some(owed) = stream.unacknowledged() else {
+            return false;
+        };
+        let acknowledged = state.outbox().sent().saturating_sub(owed);
+        let moves = acknowledged > idle.acknowledged || (owed > 0 && !idle.looked);
+        if moves {
+            *idle = Idle { since: now, acknowledged, looked: true };
+        }
+        moves
+    }
+}
+
+fn fail_stalled(state: &mut State, timeouts: &Timeouts, wakes: &mut Wakes) {
+    let limit = timeouts.write.unwrap_or_default();
+    let message = format!("the peer took no data for {limit:?}");
+    state.fail_with(CloseReason::WriteTimeout, Error::of(ErrorKind::Timeout, message), wakes);
+}

@@ -1,0 +1,83 @@
+//! Receiving: what comes from the peer, its end and its failures.
+
+use std::task::{Context, Poll, ready};
+
+use super::{State, Wakes};
+use crate::stream::Input;
+use crate::{Error, ErrorKind};
+
+impl State {
+    /// Takes the next input, or waits for it. A failure becomes the connection's ending.
+    pub(crate) fn poll_input(
+        &mut self,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) -> Poll<Option<Input>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(None);
+        };
+        let result = ready!(stream.poll_input(cx));
+        Poll::Ready(self.received(result.map(Some), wakes))
+    }
+
+    /// Takes the next input if there is any now.
+    pub(crate) fn input_now(&mut self, wakes: &mut Wakes) -> Option<Input> {
+        let result = self.stream.as_mut()?.input_now();
+        self.received(result, wakes)
+    }
+
+    pub(super) fn received(
+        &mut self,
+        result: std::io::Result<Option<Input>>,
+        wakes: &mut Wakes,
+    ) -> Option<Input> {
+        match result {
+            // The kernel tells of a failure once; after that the stream seems to end well.
+            Ok(Some(Input::End)) if self.broken => {
+                self.fail(Error::of(ErrorKind::Reset, "the peer reset the connection"), wakes);
+                None
+            }
+            Ok(input) => {
+                match &input {
+                    Some(Input::Chunk(data, _)) => {
+                        self.counts.bytes_received += data.len() as u64;
+                        self.counts.chunks_received += 1;
+                    }
+                    Some(Input::End) => self.end_seen = true,
+                    None => {}
+                }
+                input
+            }
+            Err(error) => {
+                self.fail(Error::transport("reading", error), wakes);
+                None
+            }
+        }
+    }
+
+    /// While nothing is read and nothing is queued: notices that the peer is gone for good, so that
+    /// whoever waits for the end of the connection hears of it.
+    pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> bool {
+        if let Some(stream) = self.stream.as_mut().filter(|_| !self.broken)
+            && stream.poll_broken(cx).is_ready()
+        {
+            self.broken = true;
+            self.wake_everybody_not_accepted(wakes);
+        }
+        self.broken
+    }
+
+    /// Reads and drops what the peer still sends; `Ready` when it has ended, failed, or sent more
+    /// than `left` bytes.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(());
+        };
+        loop {
+            match ready!(stream.poll_input(cx)) {
+                Ok(Input::Chunk(data, _)) if data.len() < *left => *left -= data.len(),
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
