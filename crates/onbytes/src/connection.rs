@@ -104,7 +104,9 @@ impl Life {
     /// Delivers what the peer sends until something ends the connection.
     async fn exchange<C: ConnectionService>(&mut self, handler: &mut C, caller: &Caller) {
         loop {
-            let failed = match self.next().await {
+            let next = self.next().await;
+            let is_end = matches!(next, Next::DeliverEnd);
+            let failed = match next {
                 Next::Deliver(data, more) => {
                     self.calling = "on_bytes";
                     let answering = pin!(handler.on_bytes(data, caller));
@@ -130,7 +132,9 @@ impl Life {
             if let Some(error) = failed {
                 Box::pin(self.raise(handler, caller, error)).await;
             }
-            self.conclude();
+            if is_end && !self.membership.run.config.allow_half_open {
+                self.membership.link.change(State::end_with_peer);
+            }
         }
     }
 
@@ -269,15 +273,6 @@ impl Life {
             }
             Ok(None) => None,
             Err(error) => Some(error),
-        }
-    }
-
-    /// After the peer's end has been delivered there is no more to come, unless the service is
-    /// allowed to go on writing.
-    fn conclude(&self) {
-        let Membership { run, link, .. } = &self.membership;
-        if !run.config.allow_half_open && link.lock().end_seen() {
-            link.change(State::end_with_peer);
         }
     }
 
