@@ -256,7 +256,7 @@ impl Life {
         let Membership { run, link, .. } = &self.membership;
         let message = panic_message(&*panic);
         let (id, callback) = (crate::ConnectionId::of(link.number), self.calling);
-        run.events.emit(&Event::Panicked { id, callback, message: &message });
+        run.events.emit(&Event::Panicked { id, callback, panic: &message });
         let error = Error::new(format!("{callback} panicked: {message}"));
         link.end(CloseReason::Panicked, Some(error));
         // What was thrown may itself panic when it is dropped.

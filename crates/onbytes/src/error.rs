@@ -13,8 +13,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// An `Error` is one word wide and cheap to clone. Its `Display` names the step and the thing, in
 /// lower case, without repeating the cause; the cause is [`source`](std::error::Error::source).
 ///
-/// Callbacks may return any error they meet with `?`: `io::Error`, UTF-8 errors, a boxed error and
-/// plain strings turn into an `Error` of kind [`ErrorKind::Service`].
+/// In callbacks `?` works on `io::Error`, UTF-8 errors, a boxed error and plain strings, which turn
+/// into an `Error` of kind [`ErrorKind::Service`]; any other error is boxed or worded first.
 ///
 /// ```
 /// use onbytes::{Error, ErrorKind};

@@ -40,7 +40,9 @@ pub enum Event<'a> {
         remote_addr: Option<SocketAddr>,
     },
     /// A connection has ended; its descriptor is closed or about to be. Logged as debug; as warning
-    /// where the service is to blame, or refused the connection.
+    /// for `service_error` and `rejected`. The log has the parts of `close` as `reason`, `error`,
+    /// `bytes_received`, `bytes_sent`, `bytes_unsent`, `chunks_received`, `chunks_sent` and `age` (in
+    /// seconds).
     #[non_exhaustive]
     Closed {
         /// The connection.
@@ -58,7 +60,7 @@ pub enum Event<'a> {
         /// The callback.
         callback: &'static str,
         /// What the panic said.
-        message: &'a str,
+        panic: &'a str,
     },
     /// `on_close` took longer than its budget and was dropped. Logged as warning.
     #[non_exhaustive]
@@ -205,12 +207,12 @@ impl Events {
             Event::Closed { id, remote_addr, close } => {
                 self.log_closed(name, *id, *remote_addr, close);
             }
-            Event::Panicked { id, callback, message } => {
+            Event::Panicked { id, callback, panic } => {
                 let Some(left_out) = self.admit(1) else {
                     return;
                 };
                 tracing::error!(
-                    target: "onbytes", event = name, %id, callback, message, left_out,
+                    target: "onbytes", event = name, %id, callback, panic, left_out,
                     "a callback panicked"
                 );
             }

@@ -46,7 +46,10 @@ pub trait ConnectionService: Send + 'static {
     ///
     /// # Errors
     ///
-    /// An error goes to [`on_error`](Self::on_error), which decides whether the connection ends.
+    /// An error goes to [`on_error`](Self::on_error), which decides whether the connection ends, unless
+    /// it only repeats how the connection is ending already. The chunk counts as delivered and has no
+    /// reply, so an error of the protocol that the peer should hear of, and that others may follow in
+    /// the same chunk, is better answered with `Ok(Some(reply))`.
     fn on_bytes(
         &mut self,
         data: Bytes,

@@ -42,8 +42,8 @@ impl Events {
                 Event::Closed { id, remote_addr, close, .. } => {
                     Told::Closed(*id, *remote_addr, close.reason)
                 }
-                Event::Panicked { id, callback, message, .. } => {
-                    Told::Panicked(*id, callback, (*message).to_owned())
+                Event::Panicked { id, callback, panic, .. } => {
+                    Told::Panicked(*id, callback, (*panic).to_owned())
                 }
                 Event::CloseOverran { id, .. } => Told::CloseOverran(*id),
                 Event::Stopping { connections, .. } => Told::Stopping(*connections),
