@@ -72,8 +72,8 @@ fn filter(wish: Result<String, VarError>) -> (EnvFilter, Option<String>) {
     let wish = match wish {
         Ok(wish) if wish.trim().is_empty() => return (default(), None),
         Ok(wish) => match EnvFilter::builder().parse(&wish) {
-            Ok(filter) => return (filter, None),
-            Err(_) => wish,
+            Ok(filter) if !wish.split(',').any(is_misspelt_level) => return (filter, None),
+            _ => wish,
         },
         Err(VarError::NotPresent) => return (default(), None),
         Err(VarError::NotUnicode(wish)) => wish.to_string_lossy().into_owned(),
@@ -84,6 +84,15 @@ fn filter(wish: Result<String, VarError>) -> (EnvFilter, Option<String>) {
         shown(&wish)
     );
     (default(), Some(complaint))
+}
+
+/// Whether a directive is a bare word that is neither a level nor a target of this program. The
+/// filter would take it for the name of a target, and log nothing at all.
+fn is_misspelt_level(directive: &str) -> bool {
+    let word = directive.trim();
+    let is_level = word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let is_bare = !word.contains(['=', ':', '[']);
+    is_bare && !is_level && !word.is_empty() && !word.starts_with("onbytes")
 }
 
 fn wants_colour() -> bool {

@@ -154,9 +154,14 @@ fn rust_log_chooses_the_lines_and_a_mistake_in_it_is_told_and_stops_nothing() {
     };
     assert!(lines_with("off").is_empty());
     assert!(!lines_with("").is_empty());
-    let lines = lines_with("onbytes=loud");
-    assert!(lines[0].contains("RUST_LOG='onbytes=loud' is not understood"), "{lines:?}");
-    assert!(lines[1].contains("listening"), "{lines:?}");
+    assert!(!lines_with("INFO").is_empty() && !lines_with("onbytes").is_empty());
+    // A misspelt level would be taken for a target, and silence everything else.
+    for mistake in ["onbytes=loud", "inof", "inof,onbytes=info"] {
+        let lines = lines_with(mistake);
+        let complaint = format!("RUST_LOG='{mistake}' is not understood");
+        assert!(lines[0].contains(&complaint), "{lines:?}");
+        assert!(lines[1].contains("listening"), "{lines:?}");
+    }
 }
 
 #[test]

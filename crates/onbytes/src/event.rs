@@ -344,4 +344,63 @@ mod tests {
         events.set_hook(Arc::new(|_| panic!("the hook")));
         events.emit(&Event::Recovered {});
     }
+
+    /// Fails on an event whose line would name a field twice.
+    struct UniqueFields {
+        lines: std::sync::atomic::AtomicUsize,
+    }
+
+    impl tracing::Subscriber for UniqueFields {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            let names: Vec<_> =
+                event.metadata().fields().iter().map(|field| field.name()).collect();
+            let unique: std::collections::HashSet<_> = names.iter().collect();
+            assert_eq!(unique.len(), names.len(), "{names:?}");
+            assert!(unique.contains(&"event") && unique.contains(&"message"), "{names:?}");
+            self.lines.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn every_event_is_one_line_that_names_no_field_twice() {
+        let (id, address) = (ConnectionId::of(1), "127.0.0.1:1".parse().unwrap());
+        let error = &Error::new("an error");
+        let close = |reason| Close { reason, stats: Default::default(), error: None };
+        let orderly = &close(crate::CloseReason::PeerClosed);
+        let rejected = &close(crate::CloseReason::Rejected);
+        let all = [
+            Event::Listening { local_addr: address },
+            Event::Accepted { id, remote_addr: address, local_addr: address },
+            Event::Refused { remote_addr: Some(address) },
+            Event::Closed { id, remote_addr: address, close: orderly },
+            Event::Closed { id, remote_addr: address, close: rejected },
+            Event::Panicked { id, callback: "on_bytes", panic: "boom" },
+            Event::CloseOverran { id },
+            Event::AcceptFailed { error },
+            Event::Starved { error },
+            Event::Recovered {},
+            Event::Lost { error },
+            Event::Stopping { connections: 1 },
+            Event::Stopped { report: &StopReport::default() },
+        ];
+        let lines = Arc::new(UniqueFields { lines: 0.into() });
+        tracing::subscriber::with_default(Arc::clone(&lines), || {
+            let events = Events::default();
+            all.iter().for_each(|event| events.emit(event));
+        });
+        assert_eq!(lines.lines.load(std::sync::atomic::Ordering::SeqCst), all.len());
+    }
 }
