@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use onbytes::{Endpoint, Listener, ListenerConfiguration};
 
+use crate::certs::CertsArgs;
 use crate::failure::{Failure, shown};
 use crate::mistake;
 
@@ -15,6 +16,7 @@ use crate::mistake;
 pub(crate) enum Request {
     Serve(Box<ServeArgs>),
     Connect(ConnectArgs),
+    Certs(CertsArgs),
     /// The help or the version.
     Show(clap::Error),
 }
@@ -25,13 +27,14 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
     let error = match Cli::try_parse_from(&args) {
         Ok(Cli { command: Command::Serve(args) }) => return Ok(Request::Serve(args)),
         Ok(Cli { command: Command::Connect(args) }) => return Ok(Request::Connect(args)),
+        Ok(Cli { command: Command::Certs(args) }) => return Ok(Request::Certs(args)),
         Err(error) => error,
     };
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Request::Show(error)),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = Cli::command().print_help();
-            Err(Failure::usage("no command is given; give serve or connect"))
+            Err(Failure::usage("no command is given; give serve, connect or certs"))
         }
         _ => Err(mistake::told(&error, &args)),
     }
@@ -48,7 +51,7 @@ Try it:
   onbytes serve echo              in one terminal; Ctrl-C stops it
   onbytes connect 127.0.0.1 3000  in another; type a line, and it comes back
 
-`onbytes serve --help` and `onbytes connect --help` tell everything."
+`onbytes serve --help`, `onbytes connect --help` and `onbytes certs --help` tell everything."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -59,6 +62,7 @@ struct Cli {
 enum Command {
     Serve(Box<ServeArgs>),
     Connect(ConnectArgs),
+    Certs(CertsArgs),
 }
 
 /// Run a TCP server: echo, discard or chat
@@ -285,7 +289,9 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 /// A parser of whole numbers in `range`.
-fn count(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<usize, String> + Clone {
+pub(crate) fn count(
+    range: RangeInclusive<usize>,
+) -> impl Fn(&str) -> Result<usize, String> + Clone {
     move |text| {
         // `usize::from_str` would take a sign.
         let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -325,7 +331,7 @@ fn message(error: onbytes::Error) -> String {
     error.to_string()
 }
 
-fn refused<T>(text: &str, possible: &str) -> Result<T, String> {
+pub(crate) fn refused<T>(text: &str, possible: &str) -> Result<T, String> {
     Err(format!("'{}' is not accepted; give {possible}", shown(text)))
 }
 

@@ -17,7 +17,10 @@ pub(crate) fn all_utf8(args: impl IntoIterator<Item = OsString>) -> Result<Vec<S
             Err(_) if number == 0 => texts.push("onbytes".to_owned()),
             Err(arg) => {
                 let arg = arg.to_string_lossy();
-                let line = format!("argument {number}, '{}', is not UTF-8", shown(&arg));
+                let is_secret = takes_password(&arg)
+                    || texts.last().is_some_and(|before| takes_password(before));
+                let word = if is_secret { String::new() } else { format!(", '{}',", shown(&arg)) };
+                let line = format!("argument {number}{word} is not UTF-8");
                 return Err(Failure::usage(line).hint("give UTF-8 text"));
             }
         }
@@ -28,10 +31,29 @@ pub(crate) fn all_utf8(args: impl IntoIterator<Item = OsString>) -> Result<Vec<S
 /// What the parser found wrong with `args`.
 pub(crate) fn told(error: &clap::Error, args: &[String]) -> Failure {
     let help = match args.get(1).map(String::as_str) {
-        Some(command @ ("serve" | "connect")) => format!("see onbytes {command} --help"),
+        Some(command @ ("serve" | "connect" | "certs")) => format!("see onbytes {command} --help"),
         _ => "see onbytes --help".to_owned(),
     };
-    Failure::usage(what_is_wrong(error)).hint(&help)
+    let may_be_secret = args.iter().any(|arg| takes_password(arg));
+    let wrong = match error.kind() {
+        ErrorKind::UnknownArgument if may_be_secret && is_word(error) => {
+            "there is an argument too many, perhaps of a password with spaces; put that in quotes"
+                .to_owned()
+        }
+        _ => what_is_wrong(error),
+    };
+    Failure::usage(wrong).hint(&help)
+}
+
+/// Whether what follows a word of the command line, or follows a `=` in it, is a password.
+fn takes_password(arg: &str) -> bool {
+    let flag = arg.split_once('=').map_or(arg, |(flag, _)| flag);
+    flag.starts_with("--") && flag.ends_with("password")
+}
+
+/// Whether what is wrong is a word rather than a flag.
+fn is_word(error: &clap::Error) -> bool {
+    words(error, ContextKind::InvalidArg).is_some_and(|word| !word.starts_with('-'))
 }
 
 fn what_is_wrong(error: &clap::Error) -> String {
@@ -59,7 +81,7 @@ fn what_is_wrong(error: &clap::Error) -> String {
         }
         (ErrorKind::InvalidSubcommand, ..) => {
             let command = told(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("unknown command '{command}'; give serve or connect")
+            format!("unknown command '{command}'; give serve, connect or certs")
         }
         (ErrorKind::MissingRequiredArgument, Some(flag), _) => format!("missing {flag}"),
         (ErrorKind::ArgumentConflict, Some(flag), _) => format!("{flag} is given twice"),

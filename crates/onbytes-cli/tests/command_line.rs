@@ -88,7 +88,10 @@ fn what_does_not_parse_is_refused_with_a_way_to_the_help() {
     refused(&["serve", "echo", "--workers", "2", "--workers", "3"], &["--workers is given twice"]);
     refused(&["connect"], &["missing HOST and PORT", "see onbytes connect --help"]);
     refused(&["connect", "localhost"], &["missing PORT"]);
-    refused(&["frob"], &["unknown command 'frob'", "serve or connect", "see onbytes --help"]);
+    refused(
+        &["frob"],
+        &["unknown command 'frob'", "serve, connect or certs", "see onbytes --help"],
+    );
     refused(&["--frob"], &["unknown flag '--frob'"]);
     let long = "a".repeat(5_000);
     refused(&[&long], &["(5000 characters)"]);
@@ -111,7 +114,7 @@ fn without_arguments_the_help_is_shown_and_the_exit_code_is_2() {
     let output = run(onbytes(&[]));
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: onbytes"));
-    assert!(one_line(&output).contains("give serve or connect"));
+    assert!(one_line(&output).contains("give serve, connect or certs"));
 }
 
 #[test]
@@ -123,6 +126,7 @@ fn help_and_version_go_to_stdout_also_when_it_is_closed() {
         &["help", "serve"],
         &["serve", "--help"],
         &["connect", "-h"],
+        &["certs", "--help"],
     ] {
         let output = run(onbytes(args));
         assert_eq!(output.status.code(), Some(0), "{args:?}");
