@@ -47,11 +47,11 @@ pub(crate) async fn accept_loop(
     loop {
         // The place is taken before accept, so excess callers wait in the backlog.
         let place = match run.config.limits.when_full {
-            WhenFull::Queue => Some(run.places.take().await),
+            WhenFull::Queue => Some(place_for_next(&socket, &run).await),
             WhenFull::Refuse => None,
         };
         let (error, trouble) = match next_caller(&socket, &mut attached).await {
-            Ok(caller) => match admit(caller, local, &run, place) {
+            Ok(caller) => match admit(caller, local, &run, place).await {
                 Ok(()) => {
                     backoff = Backoff::default();
                     run.events.recovered();
@@ -87,6 +87,50 @@ pub(crate) async fn accept_loop(
     }
 }
 
+/// Waits for a place. Where all are taken, a caller who waits for one is worth more than a TLS
+/// handshake that does not come to its end: the oldest gives way, if it has had its time.
+#[cfg(feature = "_tls")]
+async fn place_for_next(socket: &ListeningSocket, run: &Run) -> Place {
+    loop {
+        let due_and_wanted = async {
+            run.handshakes.oldest_is_due().await;
+            // A listening socket that is gone shows at the next accept.
+            let _ = socket.has_caller().await;
+        };
+        tokio::select! {
+            biased;
+            place = run.places.take() => return place,
+            () = due_and_wanted => {
+                if let Some(place) = place_of_handshake(run).await {
+                    return place;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "_tls"))]
+async fn place_for_next(_: &ListeningSocket, run: &Run) -> Place {
+    run.places.take().await
+}
+
+/// The place of the oldest handshake under way, if there is one that has had its time.
+#[cfg(feature = "_tls")]
+async fn place_of_handshake(run: &Run) -> Option<Place> {
+    /// Its task closes the socket at once, unless the machine is very busy; and another accept loop
+    /// may be quicker to take the place.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if !run.handshakes.end_oldest() {
+        return None;
+    }
+    tokio::time::timeout(PATIENCE, run.places.take()).await.ok()
+}
+
+#[cfg(not(feature = "_tls"))]
+async fn place_of_handshake(_: &Run) -> Option<Place> {
+    None
+}
+
 /// A caller, and the service it is for.
 struct NewCaller {
     fd: OwnedFd,
@@ -116,14 +160,18 @@ async fn next_caller(
 }
 
 /// Gives a caller to its service, or turns it away where there is no place.
-fn admit(
+async fn admit(
     caller: NewCaller,
     listening: SocketAddr,
     run: &Arc<Run>,
     place: Option<Place>,
 ) -> io::Result<()> {
     let NewCaller { fd, remote, service } = caller;
-    let Some(place) = place.or_else(|| run.places.try_take()) else {
+    let place = match place.or_else(|| run.places.try_take()) {
+        Some(place) => Some(place),
+        None => place_of_handshake(run).await,
+    };
+    let Some(place) = place else {
         refuse(remote, run);
         return Ok(());
     };

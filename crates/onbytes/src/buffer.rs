@@ -1,4 +1,4 @@
-//! The read buffer that all connections of a worker thread share.
+//! The buffers that all connections of a worker thread share.
 //!
 //! A connection that waits holds no buffer at all. When bytes are at hand they are read into the
 //! worker's block and split off as a chunk; when that chunk has been dropped by the time of the
@@ -12,16 +12,18 @@ use bytes::BytesMut;
 pub(crate) const BLOCK: usize = 256 * 1024;
 
 /// With less room than this a new block is begun, so that bulk data arrives in large chunks.
-const LEAST_ROOM: usize = 64 * 1024;
+const LEAST_ROOM: usize = 128 * 1024;
 
 thread_local! {
     static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// Gives `read` the worker's block, with room for at least 64 KiB behind its end.
+/// Gives `read` the worker's block, with room for at least 128 KiB behind its end.
 pub(crate) fn with_block<T>(read: impl FnOnce(&mut BytesMut) -> T) -> T {
     SHARED.with_borrow_mut(|block| {
-        debug_assert!(block.is_empty(), "every read splits off what it received");
+        // Every read splits off what it received, unless it panicked: then what it left must not
+        // reach another connection.
+        block.clear();
         // Where nobody holds an earlier chunk any more this moves back to the start of the block,
         // which is still in the processor's cache.
         if !block.try_reclaim(BLOCK) && block.capacity() < LEAST_ROOM {
@@ -29,6 +31,36 @@ pub(crate) fn with_block<T>(read: impl FnOnce(&mut BytesMut) -> T) -> T {
         }
         read(block)
     })
+}
+
+/// The most wire bytes that are sealed, or read to be taken apart, at once. What is made of them has
+/// room in a block; beyond this little is gained (BENCHMARKS.md).
+#[cfg(feature = "_tls")]
+pub(crate) const WIRE: usize = LEAST_ROOM;
+
+#[cfg(feature = "_tls")]
+thread_local! {
+    static RECEIVED: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+    static SEALED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives `read` the worker's empty buffer for wire bytes that are to be taken apart.
+#[cfg(feature = "_tls")]
+pub(crate) fn with_wire<T>(read: impl FnOnce(&mut BytesMut) -> T) -> T {
+    RECEIVED.with_borrow_mut(|wire| {
+        if wire.capacity() > 2 * WIRE {
+            // One connection's long handshake does not cost the worker memory for ever.
+            *wire = BytesMut::new();
+        }
+        wire.clear();
+        read(wire)
+    })
+}
+
+/// Gives `seal` the worker's buffer for wire bytes that are to be sent; it holds anything.
+#[cfg(feature = "_tls")]
+pub(crate) fn with_sealed<T>(seal: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    SEALED.with_borrow_mut(seal)
 }
 
 #[cfg(test)]

@@ -139,6 +139,26 @@ impl Caller {
     pub fn stats(&self) -> ConnectionStats {
         self.link.stats()
     }
+
+    /// What was agreed on with the peer over TLS, its certificates among it; `None` on a plain
+    /// connection.
+    ///
+    /// It is complete when `on_connect` is called, which can refuse a peer by its certificate:
+    ///
+    /// ```
+    /// # use onbytes::{Caller, Error, Result};
+    /// async fn on_connect(caller: &Caller) -> Result<()> {
+    ///     let certificate = caller.tls().and_then(|tls| tls.peer_certificate());
+    ///     match certificate.and_then(|certificate| certificate.common_name()) {
+    ///         Some(name) if name == "billing" => Ok(()),
+    ///         _ => Err(Error::new("only billing may connect")),
+    ///     }
+    /// }
+    /// ```
+    #[cfg(feature = "_tls")]
+    pub fn tls(&self) -> Option<&crate::TlsInfo> {
+        self.link.tls()
+    }
 }
 
 impl fmt::Debug for Caller {

@@ -82,8 +82,10 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// `Configuration` for a value that cannot be; `Connect` where the name is unknown or no address
-    /// answers; `Timeout` where that takes too long.
+    /// `Configuration` for a value that cannot be, and for a file of `secure_socket` that cannot be
+    /// used; `Connect` where the name is unknown or no address answers; `Timeout` where that, or the
+    /// TLS handshake, takes too long; `Tls` where the handshake fails. A server of TLS 1.3 that
+    /// refuses our certificate says so later: the first read fails then.
     ///
     /// # Cancel safety
     ///
@@ -107,12 +109,20 @@ impl Client {
     ) -> Result<Self> {
         config.check()?;
         let endpoint = endpoint.into();
+        // Files are read before anything is asked of the network.
+        #[cfg(feature = "_tls")]
+        let connector = connecting::prepare(&config).await?;
         let deadline = later(Instant::now(), config.connect_timeout);
         let (fd, remote, local) = connecting::connect(&endpoint, &config, deadline).await?;
         let failed = |error| Error::caused(ErrorKind::Connect, "cannot use the socket", error);
         let socket = Socket::register(fd).map_err(failed)?;
+        let link = Link::new(next_number(), canonical(remote), canonical(local), socket);
+        #[cfg(feature = "_tls")]
+        if let Some(connector) = connector {
+            connecting::shake_hands(&link, &connector, &endpoint, &config).await?;
+        }
         let connection = Arc::new(Connection {
-            link: Arc::new(Link::new(next_number(), canonical(remote), canonical(local), socket)),
+            link: Arc::new(link),
             runtime: Handle::current(),
             timeout: config.timeout,
             write_timeout: config.write_timeout,
@@ -221,6 +231,12 @@ impl Client {
         self.link().stats()
     }
 
+    /// What was agreed on with the server over TLS; `None` on a plain connection.
+    #[cfg(feature = "_tls")]
+    pub fn tls(&self) -> Option<&crate::TlsInfo> {
+        self.link().tls()
+    }
+
     fn link(&self) -> &Link {
         &self.writer.connection.link
     }
@@ -272,6 +288,8 @@ impl ClientReader {
                 }
             }
         });
+        // What was read may ask for an answer (a change of keys).
+        connection.see_to_backlog();
         match ready!(input)? {
             Input::Chunk(data, _) => Poll::Ready(Ok(Some(data))),
             Input::End => {
@@ -322,7 +340,7 @@ impl ClientWriter {
         let step = self.connection.link.change(State::refuse_writes)?;
         let mut wait = Write { connection: &self.connection, step };
         poll_fn(|cx| wait.connection.poll_write(&mut wait.step, cx)).await?;
-        self.connection.link.change(State::send_fin)
+        poll_fn(|cx| self.connection.poll_send_fin(cx)).await
     }
 }
 
@@ -363,6 +381,12 @@ impl Connection {
         result
     }
 
+    fn poll_send_fin(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let result = self.link.change(|state, wakes| state.poll_send_fin(cx, wakes));
+        self.see_to_backlog();
+        result
+    }
+
     /// A connection that was accepted has a task that sends what is queued. A client has one only
     /// while something is.
     fn see_to_backlog(&self) {
@@ -378,21 +402,25 @@ impl Drop for Connection {
         // If something is still queued, the task that sends it closes the descriptor afterwards.
         if self.link.change(State::orphan) {
             self.link.close_socket(Parting::Orderly);
+        } else {
+            self.see_to_backlog();
         }
     }
 }
 
-/// Sends what is queued, until nothing is, or the server takes nothing for `write_timeout`.
+/// Sends what is queued, until nothing is, or the server takes nothing for `write_timeout`. Where
+/// nobody holds the client any more, it sees the connection to its end.
 async fn send_backlog(link: Arc<Link>, write_timeout: Option<Duration>) {
     let mut sender = Sender { link, is_done: false, is_last: false };
     let mut timer = Timer::default();
-    let mut stall = (0, Instant::now());
+    let mut stall = ((0, 0), Instant::now());
+    let (mut left, mut linger_until) = (LINGER_BYTES, None);
     poll_fn(|cx| {
         sender.link.change(|state, wakes| {
             state.attach_driver(cx);
-            if state.poll_flush(cx, wakes).is_pending() {
-                if state.outbox().sent() != stall.0 {
-                    stall = (state.outbox().sent(), Instant::now());
+            if state.poll_backlog(cx, wakes).is_pending() {
+                if state.progress() != stall.0 {
+                    stall = (state.progress(), Instant::now());
                 }
                 if !timer.poll_passed(cx, later(stall.1, write_timeout)) {
                     return Poll::Pending;
@@ -401,6 +429,13 @@ async fn send_backlog(link: Arc<Link>, write_timeout: Option<Duration>) {
                 let message = format!("the server took no data for {limit:?}");
                 let error = Error::of(ErrorKind::Timeout, message);
                 state.fail_with(CloseReason::WriteTimeout, error, wakes);
+            }
+            if state.poll_linger(cx, &mut left).is_pending() {
+                let until =
+                    *linger_until.get_or_insert_with(|| later(Instant::now(), Some(LINGER)));
+                if !timer.poll_passed(cx, until) {
+                    return Poll::Pending;
+                }
             }
             // Under the same lock that found nothing left, so that nothing can slip in between.
             sender.is_done = true;

@@ -12,9 +12,11 @@ use crate::Error;
 /// | reasons | what happens |
 /// |---|---|
 /// | `peer_closed`, `local_close`, `idle_timeout`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), then FIN |
-/// | `peer_reset`, `io_error`, `write_timeout` | `on_error` once, nothing is sent any more, reset |
+/// | `truncated` | `on_error` once, then orderly |
+/// | `peer_reset`, `io_error`, `tls_error`, `write_timeout` | `on_error` once, nothing is sent any more, reset |
 /// | `local_abort`, `stop_forced`, `stopped` | no `on_error`, nothing is sent any more, reset |
 /// | `rejected` | `on_connect` failed: what is queued is sent, then FIN; no callback |
+/// | `handshake_failed`, `handshake_timeout` | no callback at all; the peer is told by a TLS alert, or reset |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -46,6 +48,15 @@ pub enum CloseReason {
     Stopped,
     /// [`Service::on_connect`](crate::Service::on_connect) returned an error.
     Rejected,
+    /// The peer ended a TLS connection without saying so (close_notify): data may be missing.
+    Truncated,
+    /// The peer broke the TLS protocol: a record that does not decrypt, a message out of place.
+    TlsError,
+    /// The TLS handshake failed.
+    HandshakeFailed,
+    /// The TLS handshake took longer than `secure_socket.handshake_timeout`, or gave way to a newer
+    /// one because `limits.max_handshakes` or `limits.max_connections` was reached.
+    HandshakeTimeout,
 }
 
 /// How the socket is left.
@@ -58,8 +69,8 @@ pub(crate) enum Parting {
 }
 
 impl CloseReason {
-    /// Every reason, in the order of the table above.
-    pub const ALL: [Self; 14] = [
+    /// Every reason.
+    pub const ALL: [Self; 18] = [
         Self::PeerClosed,
         Self::LocalClose,
         Self::IdleTimeout,
@@ -74,6 +85,10 @@ impl CloseReason {
         Self::StopForced,
         Self::Stopped,
         Self::Rejected,
+        Self::Truncated,
+        Self::TlsError,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
     ];
 
     /// The reason as one word, the same in logs and metrics.
@@ -93,6 +108,10 @@ impl CloseReason {
             Self::StopForced => "stop_forced",
             Self::Stopped => "stopped",
             Self::Rejected => "rejected",
+            Self::Truncated => "truncated",
+            Self::TlsError => "tls_error",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
         }
     }
 
@@ -110,19 +129,26 @@ impl CloseReason {
             | Self::ServiceError
             | Self::Panicked
             | Self::Drained
-            | Self::Rejected => Parting::Orderly,
+            | Self::Rejected
+            | Self::Truncated
+            | Self::HandshakeFailed => Parting::Orderly,
             Self::PeerReset
             | Self::IoError
             | Self::WriteTimeout
             | Self::LocalAbort
             | Self::StopForced
-            | Self::Stopped => Parting::Reset,
+            | Self::Stopped
+            | Self::TlsError
+            | Self::HandshakeTimeout => Parting::Reset,
         }
     }
 
     /// Whether the transport itself failed, so that `on_error` hears of it.
     pub(crate) fn is_transport_failure(self) -> bool {
-        matches!(self, Self::PeerReset | Self::IoError | Self::WriteTimeout)
+        matches!(
+            self,
+            Self::PeerReset | Self::IoError | Self::TlsError | Self::WriteTimeout | Self::Truncated
+        )
     }
 
     /// Whether a stop of the listener cut the connection off.
@@ -134,6 +160,7 @@ impl CloseReason {
     pub(crate) fn of_failure(error: &Error) -> Self {
         match error.kind() {
             crate::ErrorKind::Reset => Self::PeerReset,
+            crate::ErrorKind::Tls => Self::TlsError,
             _ => Self::IoError,
         }
     }
@@ -202,13 +229,15 @@ mod tests {
                     | Panicked
                     | Drained
                     | Rejected
+                    | Truncated
+                    | HandshakeFailed
             );
             assert_eq!(reason.is_orderly(), orderly, "{reason}");
-            // A failed transport is never flushed, and a forced end is never reported as one.
-            assert!(
-                !(reason.is_transport_failure() && (orderly || reason.is_forced())),
-                "{reason}"
-            );
+            // A failed transport is flushed only where just the peer's side of it has ended, and a
+            // forced end is never reported as one.
+            let may_be_flushed = !reason.is_transport_failure() || reason == Truncated;
+            assert!(may_be_flushed || !orderly, "{reason}");
+            assert!(!(reason.is_transport_failure() && reason.is_forced()), "{reason}");
         }
     }
 }

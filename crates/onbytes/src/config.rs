@@ -22,6 +22,8 @@ macro_rules! setters {
         }
     };
 }
+#[cfg(feature = "_tls")]
+pub(crate) use setters;
 
 /// How a [`Listener`](crate::Listener) listens and treats its connections.
 ///
@@ -46,6 +48,9 @@ pub struct ListenerConfiguration {
     /// Whether a connection stays open for writing after the peer has sent FIN, until the service
     /// closes it. Default: `false`.
     pub allow_half_open: bool,
+    /// How connections are secured. Default: they are not (plain TCP).
+    #[cfg(feature = "_tls")]
+    pub secure_socket: Option<crate::ListenerSecureSocket>,
     /// Bounds on what peers can make the listener hold.
     pub limits: Limits,
     /// Time limits.
@@ -64,6 +69,8 @@ impl Default for ListenerConfiguration {
         Self {
             local_host: None,
             allow_half_open: false,
+            #[cfg(feature = "_tls")]
+            secure_socket: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             socket: SocketOptions::default(),
@@ -78,10 +85,20 @@ impl ListenerConfiguration {
         Self::default()
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Tells whether all values can be; nothing is opened. [`Listener::new`](crate::Listener::new)
+    /// does the same.
+    ///
+    /// # Errors
+    ///
+    /// `Configuration`, for the first value that cannot be, by name.
+    pub fn check(&self) -> Result<()> {
         if let Some(host) = &self.local_host {
             crate::endpoint::check_name(host)
                 .map_err(|error| Error::configuration(format!("local_host: {error}")))?;
+        }
+        #[cfg(feature = "_tls")]
+        if let Some(secure) = &self.secure_socket {
+            secure.check()?;
         }
         self.limits.check()?;
         self.timeouts.check()?;
@@ -99,6 +116,11 @@ setters! { ListenerConfiguration {
     workers: usize => workers;
 }}
 
+#[cfg(feature = "_tls")]
+setters! { ListenerConfiguration {
+    secure_socket: impl Into<Option<crate::ListenerSecureSocket>> => secure_socket.into();
+}}
+
 /// Bounds on what peers can make a listener hold.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
@@ -111,6 +133,12 @@ pub struct Limits {
     pub max_connections: Option<usize>,
     /// What happens to callers beyond `max_connections`. Default: they wait.
     pub when_full: WhenFull,
+    /// TLS handshakes under way at once. When there are more, the oldest unfinished one gives way.
+    /// When `max_connections` is reached, the oldest that has had a second gives way to a caller
+    /// who waits. Default: 256 for each core.
+    #[cfg(feature = "_tls")]
+    #[cfg_attr(feature = "serde", serde(with = "crate::record::optional_count"))]
+    pub max_handshakes: Option<usize>,
 }
 
 impl Limits {
@@ -120,16 +148,25 @@ impl Limits {
     }
 
     fn check(&self) -> Result<()> {
-        match self.max_connections {
-            Some(count) => in_range("limits.max_connections", count, 1, u32::MAX as usize),
-            None => Ok(()),
+        if let Some(count) = self.max_connections {
+            in_range("limits.max_connections", count, 1, u32::MAX as usize)?;
         }
+        #[cfg(feature = "_tls")]
+        if let Some(count) = self.max_handshakes {
+            in_range("limits.max_handshakes", count, 1, u32::MAX as usize)?;
+        }
+        Ok(())
     }
 }
 
 setters! { Limits {
     max_connections: impl Into<Option<usize>> => max_connections.into();
     when_full: WhenFull => when_full;
+}}
+
+#[cfg(feature = "_tls")]
+setters! { Limits {
+    max_handshakes: impl Into<Option<usize>> => max_handshakes.into();
 }}
 
 /// What happens to callers beyond the greatest number of connections.
@@ -347,6 +384,9 @@ pub struct ClientConfiguration {
     /// The longest wait for the connection, name look-up and all addresses together. Default: 30 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::record::optional_seconds"))]
     pub connect_timeout: Option<Duration>,
+    /// How the connection is secured. Default: it is not (plain TCP).
+    #[cfg(feature = "_tls")]
+    pub secure_socket: Option<crate::ClientSecureSocket>,
     /// Options of the socket.
     pub socket: SocketOptions,
 }
@@ -358,6 +398,8 @@ impl Default for ClientConfiguration {
             timeout: Some(Duration::from_secs(300)),
             write_timeout: Some(Duration::from_secs(300)),
             connect_timeout: Some(Duration::from_secs(30)),
+            #[cfg(feature = "_tls")]
+            secure_socket: None,
             socket: SocketOptions::default(),
         }
     }
@@ -369,7 +411,13 @@ impl ClientConfiguration {
         Self::default()
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Tells whether all values can be; nothing is opened. [`Client::connect`](crate::Client::connect)
+    /// does the same.
+    ///
+    /// # Errors
+    ///
+    /// `Configuration`, for the first value that cannot be, by name.
+    pub fn check(&self) -> Result<()> {
         if let Some(host) = &self.local_host {
             crate::endpoint::check_name(host)
                 .map_err(|error| Error::configuration(format!("local_host: {error}")))?;
@@ -377,6 +425,10 @@ impl ClientConfiguration {
         not_zero("timeout", self.timeout)?;
         not_zero("write_timeout", self.write_timeout)?;
         not_zero("connect_timeout", self.connect_timeout)?;
+        #[cfg(feature = "_tls")]
+        if let Some(secure) = &self.secure_socket {
+            secure.check()?;
+        }
         self.socket.check()
     }
 }
@@ -389,7 +441,12 @@ setters! { ClientConfiguration {
     socket: SocketOptions => socket;
 }}
 
-fn not_zero(name: &str, time: Option<Duration>) -> Result<()> {
+#[cfg(feature = "_tls")]
+setters! { ClientConfiguration {
+    secure_socket: impl Into<Option<crate::ClientSecureSocket>> => secure_socket.into();
+}}
+
+pub(crate) fn not_zero(name: &str, time: Option<Duration>) -> Result<()> {
     if time == Some(Duration::ZERO) {
         return Err(Error::configuration(format!(
             "{name} must be more than 0 s; to switch it off, use None (\"off\" in files)"

@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+#[cfg(feature = "_tls")]
+use crate::ErrorKind;
 use crate::close::{CloseReason, Parting};
 use crate::event::Event;
 use crate::link::{Ending, LINGER, LINGER_BYTES, State};
@@ -31,16 +33,23 @@ pub(crate) fn live<S: Service>(service: Arc<S>, mut life: Life) -> impl Future<O
     async move {
         let caller = Caller::new(Arc::clone(&life.membership.link));
 
+        // Boxed, as all that is rare: a long-lived connection does not keep room for it.
+        #[cfg(feature = "_tls")]
+        {
+            let outcome = catching(Box::pin(life.shake_hands()).as_mut()).await;
+            life.unless_panicked(outcome);
+        }
         let outcome = catching(pin!(life.connect(service, &caller))).await;
         let mut handler = life.unless_panicked(outcome).flatten();
         if let Some(handler) = &mut handler {
             let outcome = catching(pin!(life.exchange(handler, &caller))).await;
             life.unless_panicked(outcome);
-            // Boxed, as all that is rare: an idle connection does not keep room for it.
+            // Boxed for the same reason.
             let outcome = catching(Box::pin(life.report_failure(handler, &caller)).as_mut()).await;
             life.unless_panicked(outcome);
         }
-        life.part().await;
+        let outcome = catching(pin!(life.part())).await;
+        life.unless_panicked(outcome);
         let close = life.membership.link.close_of(CloseReason::LocalClose);
         if let Some(handler) = handler {
             let outcome = catching(pin!(life.say_goodbye(handler, &close))).await;
@@ -67,9 +76,15 @@ async fn catching<T>(mut part: Pin<&mut impl Future<Output = T>>) -> Result<T, P
 pub(crate) struct Life {
     membership: Membership,
     pace: Pace,
-    /// The callback that was called last, to be named if it panics.
+    /// The callback that was called last, or what is done between, to be named if it panics.
     calling: &'static str,
 }
+
+/// What is done between callbacks, to be named if it panics.
+const READING: &str = "reading";
+const PARTING: &str = "closing";
+#[cfg(feature = "_tls")]
+const SHAKING_HANDS: &str = "the TLS handshake";
 
 /// What a connection does next.
 enum Next {
@@ -84,12 +99,66 @@ impl Life {
         Self { pace: Pace::new(&membership), membership, calling: "on_connect" }
     }
 
-    /// Asks the service who serves this connection; `None` where nobody does.
+    /// Shakes hands with a TLS peer, for a limited time. A failure ends the connection.
+    #[cfg(feature = "_tls")]
+    async fn shake_hands(&mut self) {
+        let Self { membership: Membership { run, link, .. }, pace, calling } = self;
+        *calling = SHAKING_HANDS;
+        let Some(acceptor) = &run.acceptor else { return };
+        match acceptor.accept() {
+            Ok(session) => link.secure(session),
+            Err(error) => return link.end(CloseReason::HandshakeFailed, Some(error)),
+        }
+        let within = acceptor.handshake_timeout();
+        let until = later(link.accepted(), within);
+        let ended = poll_fn(|cx| {
+            link.change(|state, _| {
+                state.attach_driver(cx);
+                if state.ending().is_some() {
+                    return Poll::Ready(None);
+                }
+                if state.take_drain_request() {
+                    // Nobody has begun to serve it yet.
+                    return Poll::Ready(Some((CloseReason::Drained, None)));
+                }
+                match link.poll_handshake(state, cx) {
+                    Poll::Ready(Ok(())) => Poll::Ready(None),
+                    Poll::Ready(Err(error)) => {
+                        Poll::Ready(Some((CloseReason::HandshakeFailed, Some(error))))
+                    }
+                    Poll::Pending if pace.timer.poll_passed(cx, until) => {
+                        let limit = within.unwrap_or_default();
+                        let message = format!("the TLS handshake was not complete after {limit:?}");
+                        let error = Error::of(ErrorKind::Timeout, message);
+                        Poll::Ready(Some((CloseReason::HandshakeTimeout, Some(error))))
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+        });
+        match ended.await {
+            Some((reason, error)) => link.end(reason, error),
+            // One that has given way meanwhile is ended by whoever it gave way to.
+            None if !run.handshakes.complete(link) => {
+                link.end(CloseReason::HandshakeTimeout, None);
+            }
+            None => {}
+        }
+    }
+
+    /// Asks the service who serves this connection; `None` where nobody does, or where it has ended
+    /// before.
     async fn connect<S: Service>(
         &mut self,
         service: Arc<S>,
         caller: &Caller,
     ) -> Option<S::Connection> {
+        #[cfg(feature = "_tls")]
+        if self.membership.run.acceptor.is_some() && self.membership.link.lock().ending().is_some()
+        {
+            return None;
+        }
+        self.calling = "on_connect";
         // Boxed, so that a long-lived connection does not keep room for it.
         let mut asking = Box::pin(service.on_connect(caller));
         match self.callback(asking.as_mut()).await? {
@@ -104,6 +173,7 @@ impl Life {
     /// Delivers what the peer sends until something ends the connection.
     async fn exchange<C: ConnectionService>(&mut self, handler: &mut C, caller: &Caller) {
         loop {
+            self.calling = READING;
             let next = self.next().await;
             let is_end = matches!(next, Next::DeliverEnd);
             let failed = match next {
@@ -153,12 +223,12 @@ impl Life {
 
     /// Leaves the peer as the ending says: sends what is queued and FIN, or resets.
     async fn part(&mut self) {
+        self.calling = PARTING;
         poll_fn(|cx| self.poll_sent(cx)).await;
         let link = &self.membership.link;
         let mut state = link.lock();
         let parting = state.ending().map_or(Parting::Orderly, Ending::parting);
-        let peer_has_ended = state.end_seen();
-        if parting == Parting::Orderly && !peer_has_ended {
+        if parting == Parting::Orderly && !state.fin_seen() {
             // The descriptor stays: closing it over unread input would destroy what was just sent.
             if let Some(stream) = state.stream()
                 && stream.finish().is_ok()
@@ -259,6 +329,12 @@ impl Life {
         run.events.emit(&Event::Panicked { id, callback, panic: &message });
         let error = Error::new(format!("{callback} panicked: {message}"));
         link.end(CloseReason::Panicked, Some(error));
+        #[cfg(feature = "_tls")]
+        if matches!(callback, READING | SHAKING_HANDS | PARTING) {
+            // Not the service: what is left of the session is nothing to send a goodbye with.
+            link.lock().abandon_session();
+            link.close_socket(Parting::Reset);
+        }
         // What was thrown may itself panic when it is dropped.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
         None
@@ -304,13 +380,13 @@ impl Life {
         .await
     }
 
-    /// Waits until everything queued is sent, or cannot be any more.
+    /// Waits until everything queued is sent, and the end said, or cannot be any more.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self { membership, pace, .. } = self;
         membership.link.change(|state, wakes| {
             state.attach_driver(cx);
             let is_cut = |state: &State| state.ending().is_some_and(|end| end.cut.is_some());
-            if is_cut(state) || state.poll_flush(cx, wakes).is_ready() {
+            if is_cut(state) || state.poll_farewell(cx, wakes).is_ready() {
                 return Poll::Ready(());
             }
             pace.check_stall(state, &membership.run.config.timeouts, cx, wakes);

@@ -55,6 +55,11 @@ pub enum ErrorKind {
     Timeout,
     /// The peer: it reset the connection.
     Reset,
+    /// The peer: it ended a TLS connection without saying so (close_notify), so what it sent last
+    /// may be missing.
+    Truncated,
+    /// The peer and we do not come together over TLS, or it does not keep to the protocol.
+    Tls,
     /// The network or the system: any other failure of the socket.
     Io,
     /// Your service: an error that a callback returned.
@@ -89,6 +94,11 @@ impl Error {
 
     /// The error for a transport that failed while `step` (reading, writing) was under way.
     pub(crate) fn transport(step: &'static str, error: io::Error) -> Self {
+        // What TLS has found wrong is told in its own words.
+        let error = match error.downcast::<Self>() {
+            Ok(told) => return told,
+            Err(error) => error,
+        };
         match error.kind() {
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
@@ -183,6 +193,8 @@ impl From<Error> for io::Error {
             ErrorKind::Full => io::ErrorKind::WouldBlock,
             ErrorKind::Timeout => io::ErrorKind::TimedOut,
             ErrorKind::Reset => io::ErrorKind::ConnectionReset,
+            ErrorKind::Truncated => io::ErrorKind::UnexpectedEof,
+            ErrorKind::Tls => io::ErrorKind::InvalidData,
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

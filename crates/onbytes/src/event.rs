@@ -40,7 +40,8 @@ pub enum Event<'a> {
         remote_addr: Option<SocketAddr>,
     },
     /// A connection has ended; its descriptor is closed or about to be. Logged as debug; as warning
-    /// for `service_error` and `rejected`. The log has the parts of `close` as `reason`, `error`,
+    /// for `service_error` and `rejected`; as info for `handshake_failed` and `handshake_timeout`. The
+    /// log has the parts of `close` as `reason`, `error`,
     /// `bytes_received`, `bytes_sent`, `bytes_unsent`, `chunks_received`, `chunks_sent` and `age` (in
     /// seconds).
     #[non_exhaustive]
@@ -90,6 +91,27 @@ pub enum Event<'a> {
         /// What the system said.
         error: &'a Error,
     },
+    /// The files of `secure_socket` were read again and are in use. Logged as info.
+    #[cfg(feature = "_tls")]
+    #[non_exhaustive]
+    Reloaded {},
+    /// The files of `secure_socket` were read again, and one of them is bad: those of before stay in
+    /// use. Logged as error.
+    #[cfg(feature = "_tls")]
+    #[non_exhaustive]
+    ReloadFailed {
+        /// Which one, and why.
+        error: &'a Error,
+    },
+    /// The configuration of `secure_socket` works, but not as may be meant: a certificate that has
+    /// expired, a cipher suite that is not served. Told at the start and at each reload. Logged as
+    /// warning.
+    #[cfg(feature = "_tls")]
+    #[non_exhaustive]
+    TlsWarning {
+        /// What is to be looked at.
+        warning: &'a str,
+    },
     /// A stop has begun. Logged as info.
     #[non_exhaustive]
     Stopping {
@@ -118,6 +140,12 @@ impl Event<'_> {
             Self::Starved { .. } => "starved",
             Self::Recovered {} => "recovered",
             Self::Lost { .. } => "lost",
+            #[cfg(feature = "_tls")]
+            Self::Reloaded {} => "reloaded",
+            #[cfg(feature = "_tls")]
+            Self::ReloadFailed { .. } => "reload_failed",
+            #[cfg(feature = "_tls")]
+            Self::TlsWarning { .. } => "tls_warning",
             Self::Stopping { .. } => "stopping",
             Self::Stopped { .. } => "stopped",
         }
@@ -130,7 +158,7 @@ pub(crate) type Hook = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct Events {
     hook: Mutex<Option<Hook>>,
-    quota: Mutex<[Quota; 4]>,
+    quota: Mutex<[Quota; 5]>,
     starvation: Mutex<Starvation>,
 }
 
@@ -240,6 +268,19 @@ impl Events {
                 target: "onbytes", event = name, error = %Chain(error),
                 "the listening socket is gone"
             ),
+            #[cfg(feature = "_tls")]
+            Event::Reloaded {} => {
+                tracing::info!(target: "onbytes", event = name, "certificates are reloaded");
+            }
+            #[cfg(feature = "_tls")]
+            Event::ReloadFailed { error } => tracing::error!(
+                target: "onbytes", event = name, error = %Chain(error),
+                "certificates are not reloaded; those of before stay in use"
+            ),
+            #[cfg(feature = "_tls")]
+            Event::TlsWarning { warning } => {
+                tracing::warn!(target: "onbytes", event = name, warning, "TLS");
+            }
             Event::Stopping { connections } => {
                 tracing::info!(target: "onbytes", event = name, connections, "stopping");
             }
@@ -271,6 +312,12 @@ impl Events {
                     return;
                 };
                 closed!(warn, left_out);
+            }
+            crate::CloseReason::HandshakeFailed | crate::CloseReason::HandshakeTimeout => {
+                let Some(left_out) = self.admit(4) else {
+                    return;
+                };
+                closed!(info, left_out);
             }
             _ => closed!(debug, None::<u64>),
         }
@@ -381,6 +428,8 @@ mod tests {
         let close = |reason| Close { reason, stats: Default::default(), error: None };
         let orderly = &close(crate::CloseReason::PeerClosed);
         let rejected = &close(crate::CloseReason::Rejected);
+        #[cfg(feature = "_tls")]
+        let unshaken = &close(crate::CloseReason::HandshakeFailed);
         let all = [
             Event::Listening { local_addr: address },
             Event::Accepted { id, remote_addr: address, local_addr: address },
@@ -393,6 +442,14 @@ mod tests {
             Event::Starved { error },
             Event::Recovered {},
             Event::Lost { error },
+            #[cfg(feature = "_tls")]
+            Event::Closed { id, remote_addr: address, close: unshaken },
+            #[cfg(feature = "_tls")]
+            Event::Reloaded {},
+            #[cfg(feature = "_tls")]
+            Event::ReloadFailed { error },
+            #[cfg(feature = "_tls")]
+            Event::TlsWarning { warning: "a warning" },
             Event::Stopping { connections: 1 },
             Event::Stopped { report: &StopReport::default() },
         ];

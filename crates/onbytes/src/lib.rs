@@ -74,10 +74,10 @@
 //! # The life of a connection
 //!
 //! ```text
-//! accept ─► on_connect ─► ( on_bytes )* ─► [ on_end ] ─► [ on_error ] ─► flush, FIN ─► on_close
-//!              │                 │              │                            or reset
-//!              └ Err: rejected   └──────────────┴ Err ─► on_error ─► Ok: go on
-//!                                                                  ─► Err: service_error
+//! accept ─► [ TLS handshake ] ─► on_connect ─► ( on_bytes )* ─► [ on_end ] ─► [ on_error ] ─► flush, FIN ─► on_close
+//!                                    │                 │              │                            or reset
+//!                                    └ Err: rejected   └──────────────┴ Err ─► on_error ─► Ok: go on
+//!                                                                                        ─► Err: service_error
 //! ```
 //!
 //! * Callbacks of one connection come in order and never overlap. Different connections share
@@ -94,10 +94,12 @@
 //!
 //! | reasons | what happens |
 //! |---|---|
-//! | `peer_closed`, `local_close`, `idle_timeout`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), FIN |
-//! | `peer_reset`, `io_error`, `write_timeout` | `on_error` once, nothing more is sent, reset |
+//! | `peer_closed`, `local_close`, `idle_timeout`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), close_notify where it is TLS, FIN |
+//! | `truncated` | a TLS peer's FIN without close_notify: `on_error` once, then orderly |
+//! | `peer_reset`, `io_error`, `tls_error`, `write_timeout` | `on_error` once, nothing more is sent, reset |
 //! | `local_abort`, `stop_forced` (deadline), `stopped` (immediate stop) | no `on_error`, nothing more is sent, reset |
 //! | `rejected` | `on_connect` failed: what is queued is sent, FIN; no callback; logged and counted |
+//! | `handshake_failed`, `handshake_timeout` | before `on_connect`: no callback; logged and counted |
 //!
 //! When a peer takes nothing of what an orderly end has to send for the write timeout, the
 //! connection is reset; the reason stays, and [`ConnectionStats::bytes_unsent`] tells how much was
@@ -117,6 +119,12 @@
 //! * No byte taken by the kernel for `timeouts.write` (30 s) while some are queued ends the
 //!   connection with `write_timeout`. While more than 64 KiB are queued, nothing is read from the
 //!   peer.
+//!
+//! # TLS
+//!
+//! One field secures a listener or a client: `secure_socket`. The [TLS page](_guide::tls) has the rest:
+//! keys and stores, whom to trust, client certificates in three commands, sessions, reloading while
+//! connections live on, and what differs from the connector.
 //!
 //! # Stopping
 //!
@@ -147,7 +155,7 @@
 //! | `caller->writeBytes(data)`, `caller->close()` | [`caller.write_bytes(data).await`](Caller::write_bytes), [`caller.close()`](Caller::close) |
 //! | `tcp:Client`, `writeBytes`, `readBytes`, `close` | [`Client`], `write_bytes`, `read_bytes`, `close` |
 //! | `tcp:Error` | [`Error`] with [`kind()`](Error::kind) |
-//! | `ListenerConfiguration`, `ClientConfiguration` | the same names; fields in snake case here, in camelCase in files |
+//! | `ListenerConfiguration`, `ClientConfiguration`, `ListenerSecureSocket`, `ClientSecureSocket`, `CertKey`, `crypto:KeyStore`, `crypto:TrustStore` | the same names; fields in snake case here, in camelCase in files |
 //!
 //! What differs on purpose: each connection has its own connection service (the connector's listener
 //! keeps one for all), `on_error` decides whether a connection goes on, and every time limit can be
@@ -162,10 +170,12 @@
 //! # Features
 //!
 //! * `serde` (on by default): the configuration records can be read from and written to files.
+//! * `tls` (on by default): TLS by rustls, with aws-lc-rs, which needs a C compiler.
+//! * `tls-ring`: TLS with ring in the place of aws-lc-rs; for use without the default features.
 //!
 //! # What it is not
 //!
-//! It has no TLS and no framing yet; it does not speak UDP; and it runs on Unix only, on Tokio.
+//! It has no framing yet; it does not speak UDP; and it runs on Unix only, on Tokio.
 
 #[cfg(not(unix))]
 compile_error!("onbytes needs a Unix: it works on descriptors and their readiness");
@@ -187,6 +197,8 @@ mod outbox;
 #[cfg(feature = "serde")]
 mod record;
 mod run;
+#[cfg(feature = "_tls")]
+mod secure;
 mod service;
 #[cfg(test)]
 mod simulation;
@@ -194,6 +206,8 @@ mod socket;
 mod stop;
 mod stream;
 mod timer;
+#[cfg(feature = "_tls")]
+mod tls;
 
 pub use bytes::Bytes;
 pub use caller::{Caller, Closed, ConnectionId, WriteBytes};
@@ -208,8 +222,37 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use listener::{Listener, ServiceToken};
 pub use run::ListenerStats;
+#[cfg(feature = "_tls")]
+pub use secure::{
+    CertKey, CipherSuite, ClientCertificates, ClientSecureSocket, Key, KeyStore,
+    ListenerSecureSocket, MutualTls, Password, Protocol, ProtocolName, TlsVersion, Trust,
+    TrustStore,
+};
 pub use service::{BoxConnectionService, ConnectionService, Drain, Service, ServiceFn, service_fn};
 pub use stop::StopReport;
+#[cfg(feature = "_tls")]
+pub use tls::{Certificate, Fingerprint, SubjectAltName, TlsInfo};
+
+/// Gives some bytes to every reader of keys, certificates and stores. Not part of the interface.
+#[cfg(all(fuzzing, feature = "_tls"))]
+#[doc(hidden)]
+pub fn __fuzz_material(data: &[u8]) {
+    tls::parse_any(data);
+}
+
+/// Longer pages of the documentation.
+#[cfg(all(any(doc, doctest), feature = "_tls"))]
+pub mod _guide {
+    // For the links of the pages.
+    #[allow(unused_imports)]
+    use crate::*;
+
+    #[doc = include_str!("../docs/tls.md")]
+    pub mod tls {
+        #[allow(unused_imports)]
+        use crate::*;
+    }
+}
 
 /// The README's examples are compiled with the documentation's.
 #[cfg(doctest)]

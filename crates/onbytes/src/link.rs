@@ -1,7 +1,8 @@
 //! What a connection's task, its callers and its listener share: one value under one lock.
 //!
-//! The lock is held for a system call at most and never across an await. Whoever changes something
-//! that others wait for collects their wakers and wakes them after the lock is released.
+//! The lock is held for a system call, and over TLS the cryptography of one turn, at most, and never
+//! across an await. Whoever changes something that others wait for collects their wakers and wakes
+//! them after the lock is released.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,8 @@ use crate::{Error, ErrorKind, Result};
 
 mod client;
 mod receiving;
+#[cfg(feature = "_tls")]
+mod secure;
 mod waiting;
 mod writing;
 
@@ -40,6 +43,10 @@ pub(crate) struct Link {
     pub(crate) remote: SocketAddr,
     pub(crate) local: SocketAddr,
     accepted: Instant,
+    /// What was agreed on with a TLS peer.
+    // Boxed, because a plain connection has none and should not keep room for it.
+    #[cfg(feature = "_tls")]
+    tls: std::sync::OnceLock<Box<crate::TlsInfo>>,
     state: Mutex<State>,
 }
 
@@ -51,7 +58,7 @@ pub(crate) struct State {
     ending: Option<Ending>,
     /// The peer is gone for good: nothing can be sent, what it sent before may still be read.
     broken: bool,
-    /// The peer has sent FIN.
+    /// The peer has ended its side: FIN, or over TLS close_notify.
     end_seen: bool,
     /// We have announced our own end: nothing new is accepted for sending. Clients only.
     finishing: bool,
@@ -140,11 +147,20 @@ impl Link {
             driver: None,
             waiting: None,
         };
-        Self { number, remote, local, accepted: Instant::now(), state: Mutex::new(state) }
+        Self {
+            number,
+            remote,
+            local,
+            accepted: Instant::now(),
+            #[cfg(feature = "_tls")]
+            tls: std::sync::OnceLock::new(),
+            state: Mutex::new(state),
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock runs code of others, so a poisoned state is still whole.
+        // Nothing under the lock runs code of others but rustls'. Where that panics the state is whole
+        // all the same, but for the session, which is then abandoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -310,6 +326,12 @@ impl State {
         self.end_seen
     }
 
+    /// Whether the peer has ended the TCP connection's direction to us, so that nothing can be
+    /// unread.
+    pub(crate) fn fin_seen(&self) -> bool {
+        self.stream.as_ref().is_none_or(|stream| stream.fin_seen(self.end_seen))
+    }
+
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.outbox
     }
@@ -365,6 +387,9 @@ impl State {
         self.broken = true;
         self.end(reason, Some(error), wakes);
         self.counts.bytes_unsent += self.outbox.discard();
+        if let Some(stream) = &mut self.stream {
+            stream.discard_output();
+        }
         self.wake_everybody(wakes);
     }
 

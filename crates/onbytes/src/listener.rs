@@ -164,7 +164,8 @@ impl Listener {
     /// # Errors
     ///
     /// `State` where no service is attached, the listener is started already, or there is no Tokio
-    /// runtime; `Bind` where the address cannot be had.
+    /// runtime; `Configuration` where a file of `secure_socket` cannot be used, before the port is
+    /// opened; `Bind` where the address cannot be had.
     ///
     /// # Panics
     ///
@@ -176,9 +177,14 @@ impl Listener {
     pub async fn start(&self) -> Result<()> {
         let core = self.core();
         let starting = core.begin_start()?;
+        // Files are read, and every mistake in them is found, before the port is opened.
+        #[cfg(feature = "_tls")]
+        let acceptor = core.load_acceptor().await?;
         let (fd, local) = bind::listen(&core.endpoint, &core.config).await?;
         let run =
             Run::new(core.config.clone(), Arc::clone(&core.events), Arc::clone(&core.counters));
+        #[cfg(feature = "_tls")]
+        let run = run.with_acceptor(acceptor);
         let running = Arc::new(Running::new(Arc::new(run)));
         let sockets = share(fd, core.config.workers)?;
         core.events.emit(&Event::Listening { local_addr: crate::endpoint::canonical(local) });
@@ -192,6 +198,47 @@ impl Listener {
             return Err(Error::of(ErrorKind::State, "the listener was stopped while it started"));
         }
         Ok(())
+    }
+
+    /// Reads the files of `secure_socket` again: certificates, keys, the authorities of client
+    /// certificates and lists of revoked ones.
+    ///
+    /// Handshakes from now on use what the files hold; connections that are live stay as they are.
+    /// Where authorities or lists have changed, sessions of before are not resumed any more. Where
+    /// one of the files is bad nothing changes. On a listener that is not started, or not secured,
+    /// this does nothing: files are read at the start.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start): which file is bad, and why.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the files may or may not have been taken over, all or none.
+    #[cfg(feature = "_tls")]
+    pub async fn reload_tls(&self) -> Result<()> {
+        let core = self.core();
+        let Some(running) = core.running() else { return Ok(()) };
+        if running.run.acceptor.is_none() {
+            return Ok(());
+        }
+        let run = Arc::clone(&running.run);
+        // Files are read, and keys perhaps derived from passwords.
+        let reloading = tokio::task::spawn_blocking(move || match &run.acceptor {
+            Some(acceptor) => acceptor.reload(),
+            None => Ok(Vec::new()),
+        });
+        match reloading.await.unwrap_or_else(|error| Err(Error::new(error.to_string()))) {
+            Ok(warnings) => {
+                core.events.emit(&Event::Reloaded {});
+                core.warn(&warnings);
+                Ok(())
+            }
+            Err(error) => {
+                core.events.emit(&Event::ReloadFailed { error: &error });
+                Err(error)
+            }
+        }
     }
 
     /// The address it listens on, with the real port; `None` before the start, and from the beginning
@@ -362,6 +409,24 @@ impl Core {
             if matches!(&*phase, Phase::Running(current, _) if Arc::ptr_eq(current, &running)) {
                 *phase = Phase::Stopped;
             }
+        }
+    }
+
+    /// What makes TLS sessions, where connections are to be secured.
+    #[cfg(feature = "_tls")]
+    async fn load_acceptor(&self) -> Result<Option<crate::tls::Acceptor>> {
+        let Some(secure) = self.config.secure_socket.clone() else { return Ok(None) };
+        let loading = tokio::task::spawn_blocking(move || crate::tls::Acceptor::load(&secure));
+        let loaded = loading.await.unwrap_or_else(|error| Err(Error::new(error.to_string())));
+        let (acceptor, warnings) = loaded?;
+        self.warn(&warnings);
+        Ok(Some(acceptor))
+    }
+
+    #[cfg(feature = "_tls")]
+    fn warn(&self, warnings: &[String]) {
+        for warning in warnings {
+            self.events.emit(&Event::TlsWarning { warning });
         }
     }
 

@@ -10,6 +10,14 @@ use crate::close::{CloseReason, Parting};
 use crate::event::{Event, Events};
 use crate::link::Link;
 use crate::{Close, ConnectionId, ListenerConfiguration};
+#[cfg(feature = "_tls")]
+use {
+    crate::tls::Acceptor,
+    crate::{Error, ErrorKind},
+    std::collections::BTreeMap,
+    std::time::Duration,
+    tokio::time::Instant,
+};
 
 /// What all connections of one period of listening share.
 pub(crate) struct Run {
@@ -17,6 +25,11 @@ pub(crate) struct Run {
     pub(crate) events: Arc<Events>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) places: Arc<Places>,
+    /// Makes TLS sessions, where connections are secured.
+    #[cfg(feature = "_tls")]
+    pub(crate) acceptor: Option<Acceptor>,
+    #[cfg(feature = "_tls")]
+    pub(crate) handshakes: Handshakes,
     registry: Registry,
     stopping: AtomicBool,
     alive: AtomicUsize,
@@ -32,11 +45,17 @@ impl Run {
         counters: Arc<Counters>,
     ) -> Self {
         let places = config.limits.max_connections.unwrap_or_else(default_max_connections);
+        #[cfg(feature = "_tls")]
+        let handshakes = config.limits.max_handshakes.unwrap_or_else(default_max_handshakes);
         Self {
             config,
             events,
             counters,
             places: Arc::new(Places::new(places)),
+            #[cfg(feature = "_tls")]
+            acceptor: None,
+            #[cfg(feature = "_tls")]
+            handshakes: Handshakes::new(handshakes),
             registry: Registry::default(),
             stopping: AtomicBool::new(false),
             alive: AtomicUsize::new(0),
@@ -44,6 +63,11 @@ impl Run {
             forced: AtomicUsize::new(0),
             emptied: Notify::new(),
         }
+    }
+
+    #[cfg(feature = "_tls")]
+    pub(crate) fn with_acceptor(self, acceptor: Option<Acceptor>) -> Self {
+        Self { acceptor, ..self }
     }
 
     pub(crate) fn alive(&self) -> usize {
@@ -93,6 +117,10 @@ impl Membership {
         let link = Arc::new(link);
         run.alive.fetch_add(1, Ordering::SeqCst);
         run.registry.insert(&link);
+        #[cfg(feature = "_tls")]
+        if run.acceptor.is_some() {
+            run.handshakes.begin(&link);
+        }
         // Looked at after the insertion, so that no stop misses a connection.
         if run.stopping.load(Ordering::SeqCst) {
             link.end(CloseReason::Stopped, None);
@@ -132,6 +160,8 @@ impl Drop for Membership {
         let forced = self.was_forced == Some(true);
         let run = &self.run;
         run.registry.remove(self.link.number);
+        #[cfg(feature = "_tls")]
+        run.handshakes.complete(&self.link);
         (if forced { &run.forced } else { &run.clean }).fetch_add(1, Ordering::SeqCst);
         if run.alive.fetch_sub(1, Ordering::SeqCst) == 1 {
             run.emptied.notify_waiters();
@@ -208,11 +238,13 @@ impl Places {
     /// Waits for a place.
     pub(crate) async fn take(self: &Arc<Self>) -> Place {
         loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            // In line from here on, so that a place freed between the two is not missed.
+            freed.as_mut().enable();
             if let Some(place) = self.try_take() {
                 return place;
             }
-            // A place freed between the two is remembered by the notifier.
-            self.freed.notified().await;
+            freed.await;
         }
     }
 }
@@ -222,6 +254,89 @@ impl Drop for Place {
         self.places.taken.fetch_sub(1, Ordering::SeqCst);
         self.places.freed.notify_one();
     }
+}
+
+/// The connections that are not through with their TLS handshake, in the order in which they were
+/// accepted. One whose handshake has failed stays until its socket is closed.
+#[cfg(feature = "_tls")]
+pub(crate) struct Handshakes {
+    limit: usize,
+    under_way: Mutex<BTreeMap<u64, Arc<Link>>>,
+    began: Notify,
+}
+
+#[cfg(feature = "_tls")]
+impl Handshakes {
+    /// A handshake that is younger holds no place against a caller who waits for one.
+    const YOUNG: Duration = Duration::from_secs(1);
+
+    fn new(limit: usize) -> Self {
+        Self { limit, under_way: Mutex::default(), began: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Link>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins one; where there are too many then, the oldest gives way.
+    fn begin(&self, link: &Arc<Link>) {
+        let mut under_way = self.lock();
+        under_way.insert(link.number, Arc::clone(link));
+        let gives_way = under_way.len() > self.limit;
+        let oldest = gives_way.then(|| under_way.pop_first()).flatten();
+        drop(under_way);
+        if let Some((_, oldest)) = oldest {
+            give_way(&oldest, "limits.max_handshakes");
+        }
+        self.began.notify_waiters();
+    }
+
+    /// One is complete, or its connection is gone; tells whether it had not given way before.
+    pub(crate) fn complete(&self, link: &Link) -> bool {
+        self.lock().remove(&link.number).is_some()
+    }
+
+    /// Ends the oldest one if it has had its time; tells whether there was one.
+    pub(crate) fn end_oldest(&self) -> bool {
+        let oldest = {
+            let mut under_way = self.lock();
+            match under_way.first_entry() {
+                Some(oldest) if oldest.get().accepted().elapsed() >= Self::YOUNG => oldest.remove(),
+                _ => return false,
+            }
+        };
+        give_way(&oldest, "limits.max_connections");
+        true
+    }
+
+    /// Waits until the oldest one has had its time.
+    pub(crate) async fn oldest_is_due(&self) {
+        loop {
+            let mut began = std::pin::pin!(self.began.notified());
+            // From here on, so that one that begins now is not missed.
+            began.as_mut().enable();
+            let due = self.lock().first_key_value().map(|(_, link)| link.accepted() + Self::YOUNG);
+            match due {
+                Some(due) if due <= Instant::now() => return,
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => began.await,
+            }
+        }
+    }
+}
+
+/// Ends a handshake so that a newer one can have what it holds.
+// Outside the lock of all handshakes: it wakes the task.
+#[cfg(feature = "_tls")]
+fn give_way(oldest: &Link, limit: &str) {
+    let message = format!("the TLS handshake gave way to a newer one: {limit} is reached");
+    oldest.end(CloseReason::HandshakeTimeout, Some(Error::of(ErrorKind::Timeout, message)));
+}
+
+/// Enough for any burst that the cores can work off within the time of a handshake.
+#[cfg(feature = "_tls")]
+fn default_max_handshakes() -> usize {
+    256 * std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
 /// What the limit of open files leaves room for, beside what the program itself keeps open.

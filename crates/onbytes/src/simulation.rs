@@ -168,9 +168,20 @@ impl Peer {
         self.change(|shared| shared.is_reset = true);
     }
 
+    /// Leaves room for so many bytes from now on.
+    pub(crate) fn narrow_to(&self, room: usize) {
+        self.shared.lock().unwrap().room = room;
+    }
+
     /// Makes room for `count` more bytes.
     pub(crate) fn take(&self, count: usize) {
         self.change(|shared| shared.room += count);
+    }
+
+    /// What was sent and not read yet.
+    #[cfg(feature = "_tls")]
+    pub(crate) fn unread(&self) -> usize {
+        self.shared.lock().unwrap().incoming.len()
     }
 
     pub(crate) fn received(&self) -> Vec<u8> {

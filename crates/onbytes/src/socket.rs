@@ -246,9 +246,32 @@ impl ListeningSocket {
         self.fd.readable().await.map(|mut guard| guard.retain_ready())
     }
 
+    /// Waits until a connection is waiting to be accepted, without accepting it.
+    #[cfg(feature = "_tls")]
+    pub(crate) async fn has_caller(&self) -> io::Result<()> {
+        loop {
+            let mut guard = self.fd.readable().await?;
+            // Readiness may be left over from a connection that was accepted since.
+            if is_readable(self.fd.get_ref())? {
+                return Ok(());
+            }
+            guard.clear_ready();
+        }
+    }
+
     /// Accepts one connection; `WouldBlock` when none is waiting.
     pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
         self.fd.try_io(Interest::READABLE, accept)
+    }
+}
+
+#[cfg(feature = "_tls")]
+fn is_readable(fd: &OwnedFd) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&at_once)) {
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        ready => Ok(ready? > 0),
     }
 }
 

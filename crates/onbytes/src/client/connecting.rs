@@ -6,6 +6,14 @@ use std::os::fd::OwnedFd;
 
 use tokio::net::TcpSocket;
 use tokio::time::{Instant, timeout_at};
+#[cfg(feature = "_tls")]
+use {
+    crate::link::Link,
+    crate::tls::Connector,
+    std::future::poll_fn,
+    std::task::{Poll, ready},
+    tokio::time::timeout,
+};
 
 use crate::endpoint::{Endpoint, Target, check_name};
 use crate::{ClientConfiguration, Error, ErrorKind, Result};
@@ -37,6 +45,59 @@ pub(super) async fn connect(
     }
     let nothing = || Error::of(ErrorKind::Connect, format!("{endpoint} has no address"));
     Err(last.unwrap_or_else(nothing))
+}
+
+/// What is needed for TLS, where the connection is to be secured.
+#[cfg(feature = "_tls")]
+pub(super) async fn prepare(config: &ClientConfiguration) -> Result<Option<Connector>> {
+    let Some(secure) = config.secure_socket.clone().filter(|secure| secure.enable) else {
+        return Ok(None);
+    };
+    if let Some(connector) = Connector::loaded(&secure) {
+        return Ok(Some(connector));
+    }
+    // Files are read, and keys perhaps derived from passwords.
+    let loading = tokio::task::spawn_blocking(move || Connector::load(&secure));
+    loading.await.unwrap_or_else(|error| Err(Error::new(error.to_string()))).map(Some)
+}
+
+/// Shakes hands over TLS, in its own time.
+#[cfg(feature = "_tls")]
+pub(super) async fn shake_hands(
+    link: &Link,
+    connector: &Connector,
+    endpoint: &Endpoint,
+    config: &ClientConfiguration,
+) -> Result<()> {
+    let host = match endpoint.target() {
+        Target::Named(name) => name,
+        _ => link.remote.ip().to_string(),
+    };
+    link.secure(connector.connect(&host)?);
+    let within = config.secure_socket.as_ref().and_then(|secure| secure.handshake_timeout);
+    let handshake = poll_fn(|cx| {
+        link.change(|state, _| {
+            let result = ready!(link.poll_handshake(state, cx));
+            if let (Err(_), Some(stream)) = (&result, state.stream()) {
+                // The server is told why, if the kernel takes it now.
+                let _ = stream.send_output_now();
+            }
+            Poll::Ready(result)
+        })
+    });
+    let result = match within {
+        Some(within) => timeout(within, handshake).await.unwrap_or_else(|_| {
+            Err(Error::of(ErrorKind::Timeout, format!("it was not complete after {within:?}")))
+        }),
+        None => handshake.await,
+    };
+    result.map_err(|error| {
+        let kind = match error.kind() {
+            ErrorKind::Timeout => ErrorKind::Timeout,
+            _ => ErrorKind::Tls,
+        };
+        Error::caused(kind, format!("the TLS handshake with {endpoint} failed"), error)
+    })
 }
 
 async fn before<T>(

@@ -56,7 +56,7 @@ impl AsyncWrite for ClientWriter {
         let this = self.get_mut();
         let everything = this.connection.link.change(State::refuse_writes)?;
         ready!(this.poll_sent(everything, cx))?;
-        Poll::Ready(this.connection.link.change(State::send_fin).map_err(io::Error::from))
+        this.connection.poll_send_fin(cx).map_err(io::Error::from)
     }
 }
 

@@ -16,8 +16,8 @@ use crate::{Error, ErrorKind, Timeouts};
 pub(super) struct Pace {
     turn: Turn,
     pub(super) timer: Timer,
-    /// How much was sent when it was last seen to move, and when that was.
-    stall: Option<(u64, Instant)>,
+    /// How far sending had come when it was last seen to move, and when that was.
+    stall: Option<((u64, usize), Instant)>,
     idle: Option<Idle>,
     lifetime_ends: Option<Instant>,
     drain: Option<Draining>,
@@ -49,6 +49,8 @@ impl Turn {
 /// Since when the peer has been silent, and how much it had acknowledged when last looked at.
 struct Idle {
     since: Instant,
+    /// What had come by then. Over TLS a record may come slowly before any of it is delivered.
+    heard: u64,
     acknowledged: u64,
     looked: bool,
 }
@@ -235,46 +237,45 @@ impl Pace {
     }
 
     fn stall_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
-        let outbox = state.outbox();
-        if outbox.is_empty() {
+        if !state.has_backlog() {
             self.stall = None;
             return None;
         }
-        let sent = outbox.sent();
+        let progress = state.progress();
         let (_, since) = match self.stall {
-            Some(stall) if stall.0 == sent => stall,
-            _ => *self.stall.insert((sent, Instant::now())),
+            Some(stall) if stall.0 == progress => stall,
+            _ => *self.stall.insert((progress, Instant::now())),
         };
         later(since, timeouts.write)
     }
 
     fn idle_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
-        if timeouts.idle.is_none() || !state.outbox().is_empty() {
+        if timeouts.idle.is_none() || state.has_backlog() {
             self.idle = None;
             return None;
         }
-        let acknowledged = state.outbox().sent();
-        let idle = self.idle.get_or_insert_with(|| Idle {
-            since: Instant::now(),
-            acknowledged,
-            looked: false,
-        });
-        later(idle.since, timeouts.idle)
+        let (heard, acknowledged) = (state.heard(), state.taken());
+        let is_news = self.idle.as_ref().is_none_or(|idle| idle.heard != heard);
+        if is_news {
+            let since = Instant::now();
+            self.idle = Some(Idle { since, heard, acknowledged, looked: false });
+        }
+        later(self.idle.as_ref()?.since, timeouts.idle)
     }
 
     /// Whether the peer has acknowledged data since the last look, or may have done so before the
     /// first; then it has the idle time again.
     fn download_moves(&mut self, state: &mut State, now: Instant) -> bool {
-        let (Some(idle), Some(stream)) = (&mut self.idle, state.stream()) else {
+        let Some(owed) = state.stream().and_then(Stream::unacknowledged) else {
             return false;
         };
-        let Some(owed) = stream.unacknowledged() else {
+        let Some(idle) = &mut self.idle else {
             return false;
         };
-        let acknowledged = state.outbox().sent().saturating_sub(owed);
+        let acknowledged = state.taken().saturating_sub(owed);
         let moves = acknowledged > idle.acknowledged || (owed > 0 && !idle.looked);
         if moves {
-            *idle = Idle { since: now, acknowledged, looked: true };
+            *idle = Idle { since: now, heard: idle.heard, acknowledged, looked: true };
         }
         moves
     }

@@ -1,5 +1,5 @@
 //! The life of a connection over a simulated socket and a paused clock: every schedule of peer,
-//! service and other tasks that the generator thinks of, without a network.
+//! service and other tasks that the generator thinks of, without a network; in the clear and over TLS.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,6 +27,8 @@ enum Step {
     WriteAndDrop(usize, usize),
     TryWrite(usize),
     Finish,
+    /// The peer's FIN, over TLS without a word before.
+    Cut,
     Reset,
     Close,
     Abort,
@@ -45,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (size.clone(), 1usize..4).prop_map(|(size, polls)| Step::WriteAndDrop(size, polls)),
         2 => size.prop_map(Step::TryWrite),
         1 => Just(Step::Finish),
+        1 => Just(Step::Cut),
         1 => Just(Step::Reset),
         1 => Just(Step::Close),
         1 => Just(Step::Abort),
@@ -129,17 +132,46 @@ fn messages(mut data: &[u8]) -> Vec<u32> {
     names
 }
 
+/// The peer, as it speaks: in the clear, or through a TLS session of its own.
+trait Speaker {
+    /// What comes before the first word, cut into pieces of so many bytes.
+    async fn begin(&mut self, peer: &Peer, cut: usize);
+    fn say(&mut self, peer: &Peer, data: &[u8]);
+    fn finish(&mut self, peer: &Peer);
+    /// What it can make of all that it has received.
+    fn understood(&mut self, peer: &Peer) -> Vec<u8>;
+}
+
+struct InTheClear;
+
+impl Speaker for InTheClear {
+    async fn begin(&mut self, _: &Peer, _: usize) {}
+
+    fn say(&mut self, peer: &Peer, data: &[u8]) {
+        peer.send(data);
+    }
+
+    fn finish(&mut self, peer: &Peer) {
+        peer.finish();
+    }
+
+    fn understood(&mut self, peer: &Peer) -> Vec<u8> {
+        peer.received()
+    }
+}
+
 async fn take_step(
     step: Step,
     name: u32,
     peer: &Peer,
+    speaker: &mut impl Speaker,
     link: &Arc<Link>,
     run: &Run,
     seen: &Observed,
 ) {
     let caller = Caller::new(Arc::clone(link));
     match step {
-        Step::Send(size) => peer.send(&vec![1; size]),
+        Step::Send(size) => speaker.say(peer, &vec![1; size]),
         Step::Take(size) => peer.take(size),
         Step::Write(size) => {
             let seen = seen.clone();
@@ -165,7 +197,8 @@ async fn take_step(
         Step::TryWrite(size) => {
             let _ = caller.try_write_bytes(message(name, size));
         }
-        Step::Finish => peer.finish(),
+        Step::Finish => speaker.finish(peer),
+        Step::Cut => peer.finish(),
         Step::Reset => peer.reset(),
         Step::Close => caller.close(),
         Step::Abort => caller.abort(),
@@ -175,14 +208,51 @@ async fn take_step(
     }
 }
 
-async fn play(steps: Vec<Step>, room: usize, slow: bool) -> (Journal, Peer, StopReport) {
+fn configuration() -> ListenerConfiguration {
     let timeouts = Timeouts::new()
         .write(Duration::from_secs(5))
         .idle(Duration::from_secs(60))
         .max_lifetime(Duration::from_secs(600));
-    let config = ListenerConfiguration::new().timeouts(timeouts);
-    let run = Arc::new(Run::new(config, Arc::default(), Arc::default()));
-    let (socket, peer) = simulation::connection(room);
+    ListenerConfiguration::new().timeouts(timeouts)
+}
+
+fn run_in_the_clear() -> Arc<Run> {
+    Arc::new(Run::new(configuration(), Arc::default(), Arc::default()))
+}
+
+/// What came of a schedule: what is known of it, the peer, and what the peer understood.
+struct Outcome {
+    journal: Journal,
+    peer: Peer,
+    understood: Vec<u8>,
+    report: StopReport,
+}
+
+/// A schedule: what happens, how much the peer's kernel takes at first, in which pieces the handshake
+/// comes, and whether the service takes its time.
+#[derive(Debug, Clone)]
+struct Schedule {
+    steps: Vec<Step>,
+    room: usize,
+    cut: usize,
+    slow: bool,
+}
+
+fn schedule() -> impl Strategy<Value = Schedule> {
+    let steps = proptest::collection::vec(step(), 1..40);
+    let room = prop_oneof![Just(0usize), 1usize..300_000, Just(usize::MAX / 2)];
+    let cut = prop_oneof![Just(100_000usize), 1usize..600];
+    (steps, room, cut, any::<bool>()).prop_map(|(steps, room, cut, slow)| Schedule {
+        steps,
+        room,
+        cut,
+        slow,
+    })
+}
+
+async fn play(run: Arc<Run>, mut speaker: impl Speaker, schedule: Schedule) -> Outcome {
+    let Schedule { steps, room, cut, slow } = schedule;
+    let (socket, peer) = simulation::connection(usize::MAX / 2);
     let address = "127.0.0.1:1".parse().unwrap();
     let link = Link::new(1, address, address, socket);
     let place = run.places.try_take().unwrap();
@@ -190,8 +260,10 @@ async fn play(steps: Vec<Step>, room: usize, slow: bool) -> (Journal, Peer, Stop
     let link = Arc::clone(&membership.link);
     let seen = Observed { journal: Arc::default() };
     let life = tokio::spawn(live(Arc::new(Answers(seen.clone(), slow)), Life::new(membership)));
+    speaker.begin(&peer, cut).await;
+    peer.narrow_to(room);
     for (name, step) in steps.into_iter().enumerate() {
-        take_step(step, name as u32, &peer, &link, &run, &seen).await;
+        take_step(step, name as u32, &peer, &mut speaker, &link, &run, &seen).await;
         tokio::task::yield_now().await;
     }
     // Whatever happened, the connection ends by itself: the clock runs on by itself, too.
@@ -203,47 +275,193 @@ async fn play(steps: Vec<Step>, room: usize, slow: bool) -> (Journal, Peer, Stop
         tokio::task::yield_now().await;
     }
     let journal = std::mem::take(&mut *seen.journal.lock().unwrap());
-    (journal, peer, StopReport { clean, forced, abandoned: 0 })
+    let understood = speaker.understood(&peer);
+    Outcome { journal, peer, understood, report: StopReport { clean, forced, abandoned: 0 } }
+}
+
+fn check(outcome: &Outcome, is_secured: bool) -> Result<(), TestCaseError> {
+    let Outcome { journal, peer, understood, report } = outcome;
+    // `on_close` runs exactly once, and last.
+    prop_assert_eq!(journal.closes.len(), 1);
+    prop_assert_eq!(journal.callbacks_after_close, 0);
+    let close = &journal.closes[0];
+    prop_assert_eq!(report.clean + report.forced, 1);
+
+    // Nothing is torn, and nothing confirmed is missing.
+    let arrived = messages(understood);
+    for name in &journal.confirmed {
+        prop_assert!(arrived.contains(name), "confirmed message {} is missing", name);
+    }
+    if is_secured {
+        // Records are done together, so one that has left may count with a later one that has not.
+        prop_assert!(understood.len() as u64 >= close.stats.bytes_sent);
+    } else {
+        prop_assert_eq!(understood.len() as u64, close.stats.bytes_sent);
+    }
+
+    // The socket is left as the reason says, unless the end was cut short.
+    let whole = arrived.len() as u64 == close.stats.chunks_sent;
+    match peer.end() {
+        Some(End::Reset) => {
+            // Over TLS there is a goodbye to be sent after the last byte, which may be cut short too.
+            prop_assert!(!close.reason.is_orderly() || close.stats.bytes_unsent > 0 || whole);
+        }
+        Some(End::Fin | End::Dropped) => {
+            prop_assert!(close.reason.is_orderly(), "{} must reset", close.reason);
+            prop_assert!(whole, "an orderly end sends everything");
+            prop_assert_eq!(close.stats.bytes_unsent, 0);
+        }
+        None => prop_assert!(false, "the descriptor is still open"),
+    }
+    Ok(())
+}
+
+/// So many cases, or what `PROPTEST_CASES` says.
+fn cases(usual: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { usual };
+    ProptestConfig { cases, ..config }
+}
+
+fn paused() -> tokio::runtime::Runtime {
+    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(cases(400))]
 
     #[test]
-    fn every_schedule_keeps_the_promises(
-        steps in proptest::collection::vec(step(), 1..40),
-        room in prop_oneof![Just(0usize), 1usize..300_000, Just(usize::MAX / 2)],
-        slow: bool,
-    ) {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let (journal, peer, report) = runtime.block_on(play(steps, room, slow));
+    fn every_schedule_keeps_the_promises(schedule in schedule()) {
+        let outcome = paused().block_on(play(run_in_the_clear(), InTheClear, schedule));
+        check(&outcome, false)?;
+    }
+}
 
-        // `on_close` runs exactly once, and last.
-        prop_assert_eq!(journal.closes.len(), 1);
-        prop_assert_eq!(journal.callbacks_after_close, 0);
-        let close = &journal.closes[0];
-        prop_assert_eq!(report.clean + report.forced, 1);
+#[cfg(feature = "_tls")]
+mod secured {
+    use std::io::{Read, Write};
+    use std::sync::LazyLock;
 
-        // Nothing is torn, and nothing confirmed is missing.
-        let received = peer.received();
-        let arrived = messages(&received);
-        for name in &journal.confirmed {
-            prop_assert!(arrived.contains(name), "confirmed message {} is missing", name);
+    use rustls::pki_types::CertificateDer;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+    use crate::tls::Acceptor;
+    use crate::{CertKey, ListenerSecureSocket};
+
+    /// The same files for all cases.
+    struct Site {
+        secure: ListenerSecureSocket,
+        client: Arc<ClientConfig>,
+        _folder: tempfile::TempDir,
+    }
+
+    static SITE: LazyLock<Site> = LazyLock::new(|| {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let mut trusted = RootCertStore::empty();
+        trusted.add(CertificateDer::from(made.cert.der().to_vec())).unwrap();
+        let client = ClientConfig::builder_with_provider(crate::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(trusted)
+            .with_no_client_auth();
+        let secure = ListenerSecureSocket::new(CertKey::new(cert, key));
+        Site { secure, client: Arc::new(client), _folder: folder }
+    });
+
+    fn run() -> Arc<Run> {
+        let (acceptor, _) = Acceptor::load(&SITE.secure).unwrap();
+        let run = Run::new(configuration(), Arc::default(), Arc::default());
+        Arc::new(run.with_acceptor(Some(acceptor)))
+    }
+
+    /// A peer's TLS session.
+    struct Secured {
+        session: ClientConnection,
+        /// How much of what was received it has had.
+        had: usize,
+        said: Vec<u8>,
+    }
+
+    impl Secured {
+        fn new() -> Self {
+            let name = "localhost".try_into().unwrap();
+            let mut session = ClientConnection::new(Arc::clone(&SITE.client), name).unwrap();
+            session.set_buffer_limit(None);
+            Self { session, had: 0, said: Vec::new() }
         }
-        prop_assert_eq!(received.len() as u64, close.stats.bytes_sent);
 
-        // The socket is left as the reason says, unless the end was cut short.
-        let whole = messages(&received).len() as u64 == close.stats.chunks_sent;
-        match peer.end() {
-            Some(End::Reset) => prop_assert!(
-                !close.reason.is_orderly() || close.stats.bytes_unsent > 0 || whole
-            ),
-            Some(End::Fin | End::Dropped) => {
-                prop_assert!(close.reason.is_orderly(), "{} must reset", close.reason);
-                prop_assert!(whole, "an orderly end sends everything");
-                prop_assert_eq!(close.stats.bytes_unsent, 0);
+        fn send(&mut self, peer: &Peer) {
+            let mut wire = Vec::new();
+            while self.session.wants_write() {
+                self.session.write_tls(&mut wire).unwrap();
             }
-            None => prop_assert!(false, "the descriptor is still open"),
+            peer.send(&wire);
+        }
+
+        fn receive(&mut self, peer: &Peer) {
+            let all = peer.received();
+            let mut new = &all[self.had..];
+            while !new.is_empty() {
+                self.session.read_tls(&mut new).unwrap();
+                self.session.process_new_packets().unwrap();
+                let mut piece = [0; 20_000];
+                while let Ok(count @ 1..) = self.session.reader().read(&mut piece) {
+                    self.said.extend_from_slice(&piece[..count]);
+                }
+            }
+            self.had = all.len();
+        }
+    }
+
+    impl Speaker for Secured {
+        async fn begin(&mut self, peer: &Peer, cut: usize) {
+            while self.session.is_handshaking() {
+                let mut wire = Vec::new();
+                while self.session.wants_write() {
+                    self.session.write_tls(&mut wire).unwrap();
+                }
+                for piece in wire.chunks(cut) {
+                    peer.send(piece);
+                    tokio::task::yield_now().await;
+                }
+                self.receive(peer);
+                tokio::task::yield_now().await;
+            }
+            self.send(peer);
+            while peer.unread() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn say(&mut self, peer: &Peer, data: &[u8]) {
+            self.session.writer().write_all(data).unwrap();
+            self.send(peer);
+        }
+
+        fn finish(&mut self, peer: &Peer) {
+            self.session.send_close_notify();
+            self.send(peer);
+            peer.finish();
+        }
+
+        fn understood(&mut self, peer: &Peer) -> Vec<u8> {
+            self.receive(peer);
+            std::mem::take(&mut self.said)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases(200))]
+
+        #[test]
+        fn every_schedule_keeps_the_promises_over_tls(schedule in schedule()) {
+            let outcome = paused().block_on(play(run(), Secured::new(), schedule));
+            check(&outcome, true)?;
         }
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{QUEUE_CAP, State, Wakes, WriteStep};
 use crate::close::CloseReason;
+use crate::stream::Stream;
 use crate::{Error, Result};
 
 impl State {
@@ -25,7 +26,7 @@ impl State {
 
     /// Whether a task has to be started that sends what is queued; it is then taken for started.
     pub(crate) fn claim_backlog(&mut self) -> bool {
-        let is_needed = !self.outbox.is_empty() && !self.has_sender;
+        let is_needed = (self.has_backlog() || self.lingers()) && !self.has_sender;
         self.has_sender |= is_needed;
         is_needed
     }
@@ -38,11 +39,52 @@ impl State {
         self.is_orphan
     }
 
-    /// The client is gone; tells whether to close the descriptor now, because no task is sending.
+    /// The client is gone; tells whether to close the descriptor now, because nothing is left to
+    /// send.
     pub(crate) fn orphan(&mut self, wakes: &mut Wakes) -> bool {
         self.is_orphan = true;
         self.end(CloseReason::LocalClose, None, wakes);
-        !self.has_sender
+        if !self.has_sender && !self.broken && self.outbox.is_empty() {
+            self.say_end_now();
+        }
+        !self.has_sender && !self.has_backlog() && !self.lingers()
+    }
+
+    /// Whether the descriptor has to stay for a while after the client is gone. Over TLS a server
+    /// sends tickets that nobody asked for; a socket that is closed before they are read resets the
+    /// connection, and what was sent last may be lost.
+    fn lingers(&self) -> bool {
+        let is_secured = self.stream.as_ref().is_some_and(Stream::is_secured);
+        self.is_orphan && is_secured && !self.broken && !self.fin_seen()
+    }
+
+    /// Behind what was queued: our FIN, and what the server still sends until its own. `Ready` also
+    /// where there is no reason to wait for that.
+    pub(crate) fn poll_linger(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        if !self.lingers() {
+            return Poll::Ready(());
+        }
+        if !self.fin_sent {
+            self.fin_sent = true;
+            if self.stream.as_mut().is_none_or(|stream| stream.finish().is_err()) {
+                return Poll::Ready(());
+            }
+        }
+        self.poll_discard(cx, left)
+    }
+
+    /// What the task that sends has to send: what is queued and, where nobody else is left, the end.
+    pub(crate) fn poll_backlog(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Poll<()> {
+        if self.is_orphan { self.poll_farewell(cx, wakes) } else { self.poll_flush(cx, wakes) }
+    }
+
+    /// Says that this is the end, as far as the kernel takes it now. The queue is empty.
+    fn say_end_now(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.say_end();
+            // A failure shows with whatever is done next.
+            let _ = stream.send_output_now();
+        }
     }
 
     /// Accepts nothing more for sending; returns the wait for everything accepted before.
@@ -54,20 +96,38 @@ impl State {
         self.everything()
     }
 
-    /// Ends our direction, once, after everything accepted was sent.
-    pub(crate) fn send_fin(&mut self, wakes: &mut Wakes) -> Result<()> {
+    /// Ends our direction, once, after everything accepted was sent. Waits for the task that sends
+    /// where the kernel does not take at once what has to be said before.
+    pub(crate) fn poll_send_fin(
+        &mut self,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) -> Poll<Result<()>> {
         if self.fin_sent {
-            return Ok(());
+            return Poll::Ready(Ok(()));
         }
-        let Some(stream) = self.stream.as_mut().filter(|_| !self.broken) else {
-            return Err(self.failure());
-        };
-        if let Err(error) = stream.finish() {
+        if self.broken || self.stream.is_none() {
+            return Poll::Ready(Err(self.failure()));
+        }
+        self.say_end_now();
+        if self.has_backlog() {
+            self.watch_room(cx);
+            return Poll::Pending;
+        }
+        if let Some(Err(error)) = self.stream.as_mut().map(Stream::finish) {
             self.fail(Error::transport("closing", error), wakes);
-            return Err(self.failure());
+            return Poll::Ready(Err(self.failure()));
         }
         self.fin_sent = true;
-        Ok(())
+        Poll::Ready(Ok(()))
+    }
+
+    /// Notes whom to wake when the kernel has taken something.
+    fn watch_room(&mut self, cx: &Context<'_>) {
+        let any_room = &mut self.waiting.get_or_insert_default().any_room;
+        if !any_room.iter().any(|waker| waker.will_wake(cx.waker())) {
+            any_room.push(cx.waker().clone());
+        }
     }
 
     /// Accepts some of `data`, as `AsyncWrite` does, or waits for room. It keeps no place in the
@@ -85,10 +145,7 @@ impl State {
         let room = QUEUE_CAP.saturating_sub(self.outbox.queued());
         let some = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
         if some.is_empty() || !self.may_enter(some.len()) {
-            let any_room = &mut self.waiting.get_or_insert_default().any_room;
-            if !any_room.iter().any(|waker| waker.will_wake(cx.waker())) {
-                any_room.push(cx.waker().clone());
-            }
+            self.watch_room(cx);
             return Poll::Pending;
         }
         let sent = self.send_directly(some, wakes);

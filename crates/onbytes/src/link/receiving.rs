@@ -3,7 +3,8 @@
 use std::task::{Context, Poll, ready};
 
 use super::{State, Wakes};
-use crate::stream::Input;
+use crate::close::CloseReason;
+use crate::stream::{Input, Stream};
 use crate::{Error, ErrorKind};
 
 impl State {
@@ -49,10 +50,26 @@ impl State {
                 input
             }
             Err(error) => {
-                self.fail(Error::transport("reading", error), wakes);
+                let error = Error::transport("reading", error);
+                if error.kind() == ErrorKind::Truncated {
+                    // What we have to say can still be said.
+                    self.end_seen = true;
+                    self.end(CloseReason::Truncated, Some(error), wakes);
+                } else {
+                    // A TLS peer is told what it did wrong, as far as the kernel takes it now.
+                    if let Some(stream) = self.stream.as_mut() {
+                        let _ = stream.send_output_now();
+                    }
+                    self.fail(error, wakes);
+                }
                 None
             }
         }
+    }
+
+    /// Something that is another with everything that comes from the peer.
+    pub(crate) fn heard(&self) -> u64 {
+        self.stream.as_ref().map_or(0, Stream::heard)
     }
 
     /// While nothing is read and nothing is queued: notices that the peer is gone for good, so that
@@ -74,8 +91,8 @@ impl State {
             return Poll::Ready(());
         };
         loop {
-            match ready!(stream.poll_input(cx)) {
-                Ok(Input::Chunk(data, _)) if data.len() < *left => *left -= data.len(),
+            match ready!(stream.poll_discard(cx)) {
+                Ok(count) if (1..*left).contains(&count) => *left -= count,
                 _ => return Poll::Ready(()),
             }
         }

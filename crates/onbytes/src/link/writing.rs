@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::waiting::{Ticket, new_ticket};
 use super::{GATHER, QUEUE_CAP, State, Wakes, WriteStep};
+use crate::stream::Stream;
 use crate::{Error, Result};
 
 impl State {
@@ -184,7 +185,7 @@ impl State {
     /// the transport failed; then the ending says so.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Poll<()> {
         let start = self.outbox.sent();
-        while !self.outbox.is_empty() {
+        while self.has_backlog() {
             let Some(stream) = &mut self.stream else {
                 return Poll::Ready(());
             };
@@ -200,6 +201,33 @@ impl State {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Sends what is queued and says, where there is a way to say it, that this is the end. `Ready`
+    /// when nothing is left to send.
+    pub(crate) fn poll_farewell(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Poll<()> {
+        loop {
+            ready!(self.poll_flush(cx, wakes));
+            if self.broken || !self.stream.as_mut().is_some_and(Stream::say_end) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Whether anything waits for the kernel to take it.
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.outbox.is_empty() || self.stream.as_ref().is_some_and(|stream| stream.output() > 0)
+    }
+
+    /// Bytes that the kernel has taken, as it counts them.
+    pub(crate) fn taken(&self) -> u64 {
+        let sent = self.outbox.sent();
+        self.stream.as_ref().map_or(sent, |stream| stream.taken(sent))
+    }
+
+    /// Something that is another with every byte that the kernel takes of what waits.
+    pub(crate) fn progress(&self) -> (u64, usize) {
+        (self.outbox.sent(), self.stream.as_ref().map_or(0, Stream::output))
     }
 
     pub(super) fn wake_sent(&mut self, wakes: &mut Wakes) {
