@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use onbytes::{
@@ -108,19 +108,92 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-fn echo(stream: &mut TcpStream, size: usize, rounds: usize) {
+fn echo(stream: &mut (impl Read + Write), size: usize, rounds: usize) {
     let message = vec![7; size];
     let mut got = vec![0; size];
     for _ in 0..rounds {
         stream.write_all(&message).unwrap();
+        stream.flush().unwrap();
         stream.read_exact(&mut got).unwrap();
         assert_eq!(got, message);
     }
 }
 
-/// One test for all of it: the count is one number for the whole process.
+/// A listener's configuration over TLS, and a way to connect to it.
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+mod secured {
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::Arc;
+
+    use onbytes::{CertKey, ListenerConfiguration, ListenerSecureSocket};
+    use tokio_rustls::rustls::crypto::aws_lc_rs;
+    use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+    pub(super) struct Site {
+        trusted: RootCertStore,
+        folder: tempfile::TempDir,
+    }
+
+    impl Site {
+        pub(super) fn new() -> Self {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
+            std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem())
+                .unwrap();
+            let mut trusted = RootCertStore::empty();
+            trusted.add(made.cert.der().clone()).unwrap();
+            Self { trusted, folder }
+        }
+
+        pub(super) fn config(&self) -> ListenerConfiguration {
+            let file = |name: &str| self.folder.path().join(name);
+            let key = CertKey::new(file("cert.pem"), file("key.pem"));
+            ListenerConfiguration::new().secure_socket(ListenerSecureSocket::new(key))
+        }
+
+        pub(super) fn connect(
+            &self,
+            address: SocketAddr,
+        ) -> StreamOwned<ClientConnection, TcpStream> {
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(self.trusted.clone())
+                .with_no_client_auth();
+            let name = "localhost".try_into().unwrap();
+            let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+            StreamOwned::new(connection, super::connect(address))
+        }
+    }
+}
+
+/// rustls 0.23 keeps each received record and each sent one in a vector of its own; nothing else may
+/// be allocated.
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+#[test]
+fn an_echoed_record_over_tls_allocates_what_rustls_does_and_no_more() {
+    let _counts = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = secured::Site::new();
+    for answer in [Answer::Returned, Answer::Written] {
+        for size in [1, 64, 16 * 1024] {
+            let mut stream = site.connect(serve(answer, site.config()));
+            echo(&mut stream, size, 100);
+            let before = ALLOCATIONS.load(Ordering::SeqCst);
+            echo(&mut stream, size, 1_000);
+            let count = ALLOCATIONS.load(Ordering::SeqCst) - before;
+            assert!(count <= 2_000, "{size} bytes: {count} allocations in 1000 echoes");
+        }
+    }
+}
+
+/// The count is one number for the whole process, so one test counts at a time.
+static COUNTING: Mutex<()> = Mutex::new(());
+
 #[test]
 fn an_echoed_chunk_allocates_nothing() {
+    let _counts = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
     let timeouts =
         Timeouts::new().idle(Duration::from_secs(60)).max_lifetime(Duration::from_secs(3600));
     for (what, answer, config) in [
@@ -155,16 +228,26 @@ fn traced_process() {
     echo(&mut connect(address), 64, rounds.parse().unwrap());
 }
 
-/// System calls of the serving thread for so many echoes, by name.
-fn system_calls(rounds: usize) -> std::collections::BTreeMap<String, i64> {
+/// The same over TLS.
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+#[test]
+fn traced_process_over_tls() {
+    let Ok(rounds) = std::env::var(ROUNDS) else { return };
+    let site = secured::Site::new();
+    let address = serve(Answer::Returned, site.config());
+    echo(&mut site.connect(address), 64, rounds.parse().unwrap());
+}
+
+/// System calls of the thread that serves in `process` for so many echoes, by name.
+fn system_calls(process: &str, rounds: usize) -> std::collections::BTreeMap<String, i64> {
     let folder =
-        std::env::temp_dir().join(format!("onbytes-strace-{}-{rounds}", std::process::id()));
+        std::env::temp_dir().join(format!("onbytes-{process}-{}-{rounds}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let status = Command::new("strace")
         .args(["-ff", "-qq", "-o"])
         .arg(folder.join("trace"))
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "traced_process", "--test-threads=1"])
+        .args(["--exact", process, "--test-threads=1"])
         .env(ROUNDS, rounds.to_string())
         .stdout(Stdio::null())
         .status()
@@ -188,6 +271,16 @@ fn system_calls(rounds: usize) -> std::collections::BTreeMap<String, i64> {
 
 #[test]
 fn an_echoed_chunk_costs_two_system_calls_besides_the_poll() {
+    count_system_calls("traced_process");
+}
+
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+#[test]
+fn an_echoed_record_over_tls_costs_two_system_calls_besides_the_poll() {
+    count_system_calls("traced_process_over_tls");
+}
+
+fn count_system_calls(process: &str) {
     let can_trace = Command::new("strace")
         .args(["-qq", "-o", "/dev/null", "true"])
         .stderr(Stdio::null())
@@ -197,8 +290,8 @@ fn an_echoed_chunk_costs_two_system_calls_besides_the_poll() {
         return;
     }
     let (few, many) = (100, 1_100);
-    let base = system_calls(few);
-    let mut calls = system_calls(many);
+    let base = system_calls(process, few);
+    let mut calls = system_calls(process, many);
     for (name, count) in base {
         *calls.entry(name).or_default() -= count;
     }

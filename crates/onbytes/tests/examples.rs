@@ -30,8 +30,12 @@ fn run(example: &str, arguments: &[&str]) -> Output {
 
 impl Running {
     fn start(example: &str) -> Self {
+        Self::start_with(example, &[])
+    }
+
+    fn start_with(example: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(program(example));
-        let mut child = command.arg("0").stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.arg("0").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
@@ -76,6 +80,29 @@ fn echo_serves_the_client_example_and_stops_on_ctrl_c() {
     let echo = Running::start("echo");
     let output = run("client", &[&echo.port.to_string()]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello from a client\n");
+    echo.stop();
+}
+
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+#[test]
+fn tls_echo_serves_a_client_that_trusts_its_certificate() {
+    use onbytes::{Client, ClientConfiguration, ClientSecureSocket};
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let files = [cert.to_str().unwrap(), key.to_str().unwrap()];
+    let echo = Running::start_with("tls_echo", &files);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let secure = ClientSecureSocket::new().cert(cert.as_path());
+        let config = ClientConfiguration::new().secure_socket(secure);
+        let mut client = Client::connect("localhost", echo.port, config).await.unwrap();
+        client.write_bytes("hello").await.unwrap();
+        assert_eq!(client.read_bytes().await.unwrap().as_deref(), Some(&b"hello"[..]));
+        client.close().await.unwrap();
+    });
     echo.stop();
 }
 

@@ -3,6 +3,9 @@
 // Each test file is a crate of its own and uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
 
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+pub mod tls;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
