@@ -11,11 +11,12 @@ use onbytes::{Endpoint, Listener, ListenerConfiguration};
 use crate::certs::CertsArgs;
 use crate::failure::{Failure, shown};
 use crate::mistake;
+use crate::tls::{ClientTls, ServerTls};
 
 /// What the command line asks for.
 pub(crate) enum Request {
     Serve(Box<ServeArgs>),
-    Connect(ConnectArgs),
+    Connect(Box<ConnectArgs>),
     Certs(CertsArgs),
     /// The help or the version.
     Show(clap::Error),
@@ -61,7 +62,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<ServeArgs>),
-    Connect(ConnectArgs),
+    Connect(Box<ConnectArgs>),
     Certs(CertsArgs),
 }
 
@@ -69,7 +70,8 @@ enum Command {
 ///
 /// When it is ready its first line on stdout says where: `listening on 127.0.0.1:3000`. Ctrl-C
 /// (SIGINT) or SIGTERM stops it gracefully: it accepts nothing more, and connections finish what
-/// they are at. A second signal stops it at once.
+/// they are at. A second signal stops it at once. With TLS, SIGHUP makes it read its certificates,
+/// keys and lists again: new connections get the new ones; a bad file changes nothing and is logged.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Chat:
@@ -84,9 +86,10 @@ Examples:
   onbytes serve chat --listen 0.0.0.0:4000 --idle-timeout 600
       then, for each member: onbytes connect HOST 4000
   onbytes serve discard --listen '[::1]:0' --max-connections 100 --when-full refuse
+  onbytes certs --out certs       makes certificates for trying TLS, and says what to type then
 
-Exit status: 0 after a stop by signal, 1 if the port cannot be had or is lost, 2 if the command
-line is wrong.")]
+Exit status: 0 after a stop by signal, 1 if a file cannot be used, or the port cannot be had or is
+lost, 2 if the command line is wrong.")]
 pub(crate) struct ServeArgs {
     /// What to do with the bytes that arrive
     pub(crate) service: ServiceName,
@@ -121,7 +124,15 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) max_connections: Option<usize>,
 
-    /// What becomes of callers beyond that
+    /// TLS handshakes at once; when there are more, the oldest gives way [default: 256 for each core]
+    #[arg(
+        long, value_name = "N",
+        value_parser = count(1..=u32::MAX as usize), allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
+    pub(crate) max_handshakes: Option<usize>,
+
+    /// What becomes of callers beyond --max-connections
     #[arg(long, value_name = "WHAT", default_value = "queue", help_heading = "Limits")]
     pub(crate) when_full: WhenFull,
 
@@ -170,6 +181,9 @@ pub(crate) struct ServeArgs {
     /// error, warn, info (the default), debug (each connection) or trace
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
     pub(crate) log_format: LogFormat,
+
+    #[command(flatten)]
+    pub(crate) tls: ServerTls,
 }
 
 /// Connect to a TCP server: stdin goes there, what it sends goes to stdout
@@ -182,6 +196,8 @@ Examples:
   onbytes connect 127.0.0.1 3000
   printf 'hello\\n' | onbytes connect localhost 3000
   onbytes connect --timeout 5 ::1 3000 < request > reply
+  onbytes connect --tls example.org 443
+  onbytes connect --tls --cert certs/cert.pem localhost 3000
 
 Exit status: 0 when the server has ended the connection in order, 1 if connecting or the
 connection failed, 2 if the command line is wrong, 130 after Ctrl-C.")]
@@ -214,6 +230,9 @@ pub(crate) struct ConnectArgs {
         value_parser = host
     )]
     pub(crate) local_host: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) tls: ClientTls,
 }
 
 /// What a server does with its bytes.
@@ -256,7 +275,7 @@ const OFF: &str = "off";
 /// The longest time that is taken for meant, in seconds: some thirty years.
 const LONGEST: f64 = 1e9;
 
-fn limit(text: &str) -> Result<Limit, String> {
+pub(crate) fn limit(text: &str) -> Result<Limit, String> {
     if text == OFF {
         return Ok(Limit(None));
     }
@@ -315,7 +334,7 @@ fn address(text: &str) -> Result<Endpoint, String> {
     possible(endpoint)
 }
 
-fn host(text: &str) -> Result<String, String> {
+pub(crate) fn host(text: &str) -> Result<String, String> {
     possible((text, 0).into())?;
     Ok(text.to_owned())
 }

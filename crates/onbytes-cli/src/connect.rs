@@ -7,12 +7,13 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use bytes::BytesMut;
-use onbytes::{Client, ClientConfiguration, ClientReader, ClientWriter, Error};
+use onbytes::{Client, ClientConfiguration, ClientReader, ClientWriter, Error, ErrorKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
 
 use crate::args::ConnectArgs;
 use crate::failure::Failure;
+use crate::tls::ClientTls;
 
 /// The most that is read from stdin at once, and so the most that is in memory on its way.
 const CHUNK: usize = 64 * 1024;
@@ -37,23 +38,44 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn talk(args: &ConnectArgs) -> Result<(), Failure> {
-    let client = Client::connect(&args.host, args.port, configuration(args))
+    let config = configuration(args)?;
+    config.check().map_err(|error| ClientTls::told(&error))?;
+    let client = Client::connect(&args.host, args.port, config)
         .await
-        .map_err(|error| Failure::from(&error).hint(way_in(&error, args)))?;
+        .map_err(|error| not_connected(&error, args))?;
     let server = client.remote_addr();
     exchange(client).await.map_err(|stop| stop.told(server, args))
 }
 
-fn configuration(args: &ConnectArgs) -> ClientConfiguration {
+fn configuration(args: &ConnectArgs) -> Result<ClientConfiguration, Failure> {
     let config = ClientConfiguration::new()
         .connect_timeout(args.connect_timeout.0)
         .timeout(args.timeout.0)
         // A server that takes its time is waited for, in a pipeline as at a terminal.
-        .write_timeout(None);
-    match &args.local_host {
+        .write_timeout(None)
+        .secure_socket(args.tls.record()?);
+    Ok(match &args.local_host {
         Some(host) => config.local_host(host),
         None => config,
+    })
+}
+
+fn not_connected(error: &Error, args: &ConnectArgs) -> Failure {
+    let failure = ClientTls::told(error);
+    match error.kind() {
+        // Values that cannot be were found before; what is left are files.
+        ErrorKind::Configuration => failure.of_a_file(),
+        ErrorKind::Tls => failure,
+        ErrorKind::Timeout if is_of_handshake(error) => {
+            failure.hint("--handshake-timeout sets how long it may take")
+        }
+        _ => failure.hint(way_in(error, args)),
     }
+}
+
+/// Whether it was the handshake that took too long, rather than the way there.
+fn is_of_handshake(error: &Error) -> bool {
+    error.source().is_some()
 }
 
 /// What may help where connecting has failed.
@@ -91,7 +113,7 @@ async fn exchange(client: Client) -> Result<(), Stop> {
             receiving.await?;
             // What is sent behind the server's end breaks the pipe, and that is no failure.
             match system_error(&error) {
-                Some(io::ErrorKind::BrokenPipe) => Ok(()),
+                Some(io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected) => Ok(()),
                 _ => Err(Stop::Connection(error)),
             }
         }
@@ -135,7 +157,7 @@ impl Stop {
             Self::Stdin(error) => Failure::outside(format!("cannot read stdin: {error}")),
             Self::Stdout(error) => Failure::outside(format!("cannot write to stdout: {error}")),
             Self::Connection(error) => {
-                let failure = Failure::from(error).about(&format!("connection to {server}"));
+                let failure = ClientTls::told(error).about(&format!("connection to {server}"));
                 if error.is_timeout() && args.timeout.0.is_some() {
                     failure.hint("--timeout sets how long it may take")
                 } else {

@@ -34,6 +34,48 @@ impl Failure {
         self
     }
 
+    /// The same failure, as one of something outside: a value that is possible led to a file that
+    /// is not.
+    pub(crate) fn of_a_file(self) -> Self {
+        Self { code: 1, ..self }
+    }
+
+    /// The same failure, with words that stand alone replaced by others, except in what is quoted:
+    /// the path of a file stays as it is. Where several would do, the first of `names` wins.
+    pub(crate) fn renamed(mut self, names: &[(&str, &str)]) -> Self {
+        let mut line = String::with_capacity(self.line.len());
+        let (mut rest, mut is_word_before) = (&self.line[..], false);
+        while let Some(next) = rest.chars().next() {
+            let is_it = |(name, _): &&(&str, &str)| {
+                rest.strip_prefix(name).is_some_and(|after| !after.starts_with(is_of_word))
+            };
+            let taken = match names.iter().find(is_it) {
+                Some((name, flag)) if !is_word_before => {
+                    line.push_str(flag);
+                    name.len()
+                }
+                _ => {
+                    let length = if next == '"' { quoted(rest) } else { next.len_utf8() };
+                    line.push_str(&rest[..length]);
+                    length
+                }
+            };
+            is_word_before = rest[..taken].ends_with(is_of_word);
+            rest = &rest[taken..];
+        }
+        self.line = line;
+        self
+    }
+
+    /// The same failure, with the way out that goes with the first of `hints` whose words it has,
+    /// unless it tells one already.
+    pub(crate) fn hinted(self, hints: &[(&str, &str)]) -> Self {
+        match hints.iter().find(|(words, _)| self.line.contains(words)) {
+            Some((_, hint)) if !self.line.contains("; ") => self.hint(hint),
+            _ => self,
+        }
+    }
+
     /// The same failure, with the way out.
     pub(crate) fn hint(mut self, hint: &str) -> Self {
         self.line.push_str("; ");
@@ -88,6 +130,23 @@ pub(crate) fn shown(word: &str) -> String {
     format!("{start}… ({length} characters)")
 }
 
+/// Whether a character is part of a word, so that `cert` is not found in `--cert-file`.
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '-'
+}
+
+/// The length of the quoted text that `text` begins with.
+fn quoted(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            '"' if !is_escaped => return at + 1,
+            _ => is_escaped = c == '\\' && !is_escaped,
+        }
+    }
+    text.len()
+}
+
 /// Words of the command line may hold line breaks and worse.
 fn in_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
@@ -115,6 +174,33 @@ mod tests {
         let text = shown(&"ä".repeat(5_000));
         assert!(text.ends_with("… (5000 characters)") && text.chars().count() < 130);
         assert_eq!(shown("short"), "short");
+    }
+
+    #[test]
+    fn words_that_stand_alone_are_renamed_and_quoted_ones_are_not() {
+        let names = [("a key store, with path", "--key-store"), ("cert", "--cert"), ("ä", "--a")];
+        let renamed = |line: &str| Failure::outside(line).renamed(&names).line;
+        assert_eq!(renamed("cert (cert), cert: cert"), "--cert (--cert), --cert: --cert");
+        assert_eq!(renamed("it is a key store, with path."), "it is --key-store.");
+        for line in [
+            "certificate",
+            "a-cert cert_file --cert-file ää",
+            r#""my cert file" "#,
+            r#""a \" cert \\" x"#,
+            r#""cert"#,
+            "",
+        ] {
+            assert_eq!(renamed(line), line);
+        }
+    }
+
+    #[test]
+    fn a_way_out_is_told_once() {
+        let hints = [("is empty", "give another"), ("empty", "never")];
+        let hinted = |line: &str| Failure::outside(line).hinted(&hints).line;
+        assert_eq!(hinted("it is empty"), "it is empty; give another");
+        assert_eq!(hinted("it is empty; fill it"), "it is empty; fill it");
+        assert_eq!(hinted("it is full"), "it is full");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod logging;
 mod mistake;
 mod password;
 mod serve;
+mod tls;
 
 use std::process::ExitCode;
 

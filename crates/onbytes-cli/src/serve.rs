@@ -17,10 +17,11 @@ use crate::args::{self, ServeArgs, ServiceName};
 use crate::chat::Chat;
 use crate::failure::Failure;
 use crate::logging;
+use crate::tls::ServerTls;
 
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
-    let listener = Listener::new(args.listen.clone(), configuration(args))
-        .map_err(|error| Failure::from(&error).about("--listen"))?;
+    let listener = Listener::new(args.listen.clone(), configuration(args)?)
+        .map_err(|error| ServerTls::told(&error))?;
     let runtime = runtime(args.workers)?;
     let _log = logging::start(args.log_format)?;
     let result = runtime.block_on(serve(&listener, args));
@@ -32,15 +33,25 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
 async fn serve(listener: &Listener, args: &ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut lost = watch_for_loss(listener);
+    let is_secured = args.tls.record()?.is_some();
+    let mut hang_ups = HangUps::new(is_secured)?;
     attach(listener, args.service);
-    listener.start().await.map_err(|error| Failure::from(&error).about("--listen"))?;
-    listener.local_addr().into_iter().for_each(announce);
+    listener.start().await.map_err(|error| match error.is_configuration() {
+        // Impossible values were told before; now it is a file.
+        true => ServerTls::told(&error).of_a_file(),
+        false => Failure::from(&error).about("--listen"),
+    })?;
+    listener.local_addr().into_iter().for_each(|address| announce(address, is_secured));
 
-    tokio::select! {
-        () = signals.next() => {}
-        Some(error) = lost.recv() => {
-            listener.immediate_stop().await;
-            return Err(Failure::from(&error).about("--listen").hint("start again"));
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            // How it went is logged; a bad file is no reason to end.
+            () = hang_ups.next() => drop(listener.reload_tls().await),
+            Some(error) = lost.recv() => {
+                listener.immediate_stop().await;
+                return Err(Failure::from(&error).about("--listen").hint("start again"));
+            }
         }
     }
     tokio::select! {
@@ -52,22 +63,26 @@ async fn serve(listener: &Listener, args: &ServeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn configuration(args: &ServeArgs) -> ListenerConfiguration {
-    let limits =
-        Limits::new().max_connections(args.max_connections).when_full(match args.when_full {
-            args::WhenFull::Queue => WhenFull::Queue,
-            args::WhenFull::Refuse => WhenFull::Refuse,
-        });
+fn configuration(args: &ServeArgs) -> Result<ListenerConfiguration, Failure> {
+    let when_full = match args.when_full {
+        args::WhenFull::Queue => WhenFull::Queue,
+        args::WhenFull::Refuse => WhenFull::Refuse,
+    };
+    let limits = Limits::new()
+        .max_connections(args.max_connections)
+        .max_handshakes(args.max_handshakes)
+        .when_full(when_full);
     let timeouts = Timeouts::new()
         .idle(args.idle_timeout.0)
         .write(args.write_timeout.0)
         .max_lifetime(args.max_lifetime.0);
     let keep_alive = args.keep_alive.0.map(|idle| KeepAlive::new().idle(idle));
-    ListenerConfiguration::new()
+    Ok(ListenerConfiguration::new()
         .allow_half_open(args.half_open)
+        .secure_socket(args.tls.record()?)
         .limits(limits)
         .timeouts(timeouts)
-        .socket(SocketOptions::new().backlog(args.backlog).keep_alive(keep_alive))
+        .socket(SocketOptions::new().backlog(args.backlog).keep_alive(keep_alive)))
 }
 
 /// The runtime that serves connections; with one worker that is the main thread itself.
@@ -118,14 +133,36 @@ fn watch_for_loss(listener: &Listener) -> mpsc::UnboundedReceiver<Error> {
 }
 
 /// Tells that the server is ready, as the first line of stdout.
-fn announce(address: SocketAddr) {
+fn announce(address: SocketAddr, is_secured: bool) {
+    let how = if is_secured { " (TLS)" } else { "" };
     // On a thread of its own: a full pipe that nobody reads holds up this line and nothing else.
     let tell = move || {
         let mut stdout = io::stdout().lock();
-        let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
+        let _ = writeln!(stdout, "listening on {address}{how}").and_then(|()| stdout.flush());
     };
     if let Err(error) = thread::Builder::new().name("ready".into()).spawn(tell) {
         tracing::warn!(%error, "cannot tell on stdout that the server is ready");
+    }
+}
+
+fn hear(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::outside(format!("cannot hear signals: {error}")))
+}
+
+/// The signal that makes a server read its files again. One that has none is ended by it, as any
+/// program is whose terminal goes away.
+struct HangUps(Option<Signal>);
+
+impl HangUps {
+    fn new(is_secured: bool) -> Result<Self, Failure> {
+        Ok(Self(is_secured.then(|| hear(SignalKind::hangup())).transpose()?))
+    }
+
+    async fn next(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -137,9 +174,6 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let hear = |kind| {
-            signal(kind).map_err(|error| Failure::outside(format!("cannot hear signals: {error}")))
-        };
         Ok(Self {
             interrupt: hear(SignalKind::interrupt())?,
             terminate: hear(SignalKind::terminate())?,

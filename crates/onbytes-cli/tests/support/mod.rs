@@ -9,6 +9,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) mod tls;
+
 pub(crate) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
@@ -125,6 +127,8 @@ impl Lines {
 /// A server that is ready.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
+    /// Whether its ready line says that it speaks TLS.
+    pub(crate) is_secured: bool,
     pub(crate) child: Child,
     /// Lines of stderr, where it is read at all.
     pub(crate) log: Option<Lines>,
@@ -141,15 +145,15 @@ impl Server {
     pub(crate) fn ready(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let log = child.stderr.take().map(Lines::of);
-        let addr = ready_line(&mut child);
-        Self { addr, child, log }
+        let (addr, is_secured) = ready_line(&mut child);
+        Self { addr, is_secured, child, log }
     }
 
     /// Starts a command whose stderr nobody reads.
     pub(crate) fn ready_unheard(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let addr = ready_line(&mut child);
-        Self { addr, child, log: None }
+        let (addr, is_secured) = ready_line(&mut child);
+        Self { addr, is_secured, child, log: None }
     }
 
     /// Starts a command that logs JSON, and learns the address from there.
@@ -159,7 +163,7 @@ impl Server {
         let line = log.find(r#""event":"listening""#);
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let addr = line["fields"]["local_addr"].as_str().unwrap();
-        Self { addr: addr.parse().unwrap(), child, log: Some(log) }
+        Self { addr: addr.parse().unwrap(), is_secured: false, child, log: Some(log) }
     }
 
     pub(crate) fn port(&self) -> String {
@@ -204,11 +208,14 @@ impl Drop for Server {
     }
 }
 
-fn ready_line(child: &mut Child) -> SocketAddr {
+fn ready_line(child: &mut Child) -> (SocketAddr, bool) {
     let lines = Lines::of(child.stdout.take().unwrap());
     let line = lines.next().unwrap_or_default();
     let addr = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("not ready: {line:?}"));
-    addr.parse().unwrap()
+    match addr.strip_suffix(" (TLS)") {
+        Some(addr) => (addr.parse().unwrap(), true),
+        None => (addr.parse().unwrap(), false),
+    }
 }
 
 /// A connection to a server, which waits for nothing longer than the watchdog allows.
