@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -40,6 +41,17 @@ pub fn loopback(text: &str) -> Result<SocketAddr, String> {
 /// The address an echo server listens on: its only argument, any free port by default.
 pub fn listen_address() -> Result<SocketAddr, String> {
     loopback(std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:0"))
+}
+
+/// What an echo server over TLS is told: where to listen, and the files of its certificate and key.
+pub fn secure_server() -> Result<(SocketAddr, PathBuf, PathBuf), String> {
+    let mut args = std::env::args().skip(1);
+    match (args.next(), args.next(), args.next()) {
+        (Some(address), Some(certificate), Some(key)) => {
+            Ok((loopback(&address)?, certificate.into(), key.into()))
+        }
+        _ => Err("give an address such as 127.0.0.1:0, a certificate file and a key file".into()),
+    }
 }
 
 /// Prints the line that tells the runner where the server listens.

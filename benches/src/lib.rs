@@ -8,9 +8,11 @@
 //! ```
 //!
 //! `compare` starts one echo server after the other, lets `load` exercise it over loopback and
-//! reports the CPU time the server spent per message, relative to `epoll-echo`.
+//! reports the CPU time the server spent per message, relative to `epoll-echo`; with `--tls` it does
+//! so for echo servers over TLS.
 
 pub mod cli;
 pub mod host;
 pub mod pattern;
+pub mod secure;
 pub mod stats;

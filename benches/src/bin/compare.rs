@@ -1,8 +1,10 @@
-//! The runner: measures the CPU time per message of echo servers, relative to `epoll-echo`.
+//! The runner: measures the CPU time per message of echo servers, relative to `epoll-echo`, or of
+//! echo servers over TLS, relative to `tokio-rustls-echo`.
 //!
 //! ```text
 //! cargo build --release -p onbytes-benches
 //! target/release/compare --rounds 5 --seconds 2
+//! target/release/compare --rounds 5 --seconds 2 --tls
 //! ```
 //!
 //! Each measurement is a fresh server bound to one core and the load generator bound to another.
@@ -13,13 +15,17 @@
 //! Options:
 //!
 //! - `--rounds N` (default 5), `--seconds S` per measurement (default 2)
+//! - `--tls`: the servers over TLS, with columns of their own and a certificate made for the run
 //! - `--only TEXT`: only the columns whose name contains `TEXT`; may be repeated
 //! - `--servers A,B`: only these servers; the yardstick is measured in any case
-//! - `NAME=PATH`: another server, or another binary for a name. It is started without arguments,
-//!   must print `listening on ADDRESS` first and is killed afterwards
+//! - `NAME=PATH`: another server, or another binary for a name. It is started without arguments
+//!   (with `--tls`, with an address and the files of a certificate and its key), must print
+//!   `listening on ADDRESS` first and is killed afterwards
 
 use onbytes_benches::host::{self, CpuTime};
+use onbytes_benches::secure::Identity;
 use onbytes_benches::{cli, stats};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -29,37 +35,63 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-const YARDSTICK: &str = "epoll-echo";
-const DEFAULT_SERVERS: [&str; 3] = [YARDSTICK, "tokio-echo", "onbytes-echo"];
-
 /// How long a child may take for anything but the measurement itself.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Lets a server finish what it does after its last reply, and go to sleep.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// Servers that do the same, and what is measured of them.
+struct Suite {
+    /// The yardstick first.
+    servers: &'static [&'static str],
+    workloads: &'static [Workload],
+    is_tls: bool,
+}
 
 /// A column of the report.
 struct Workload {
     name: &'static str,
     connections: u32,
     size: u32,
-    depth: u32,
-    churn: bool,
+    /// Further arguments of the load generator.
+    options: &'static [&'static str],
 }
 
-const WORKLOADS: [Workload; 6] = [
-    Workload { name: "64 B x 50", connections: 50, size: 64, depth: 1, churn: false },
-    Workload { name: "64 B x 1000", connections: 1_000, size: 64, depth: 1, churn: false },
-    Workload {
-        name: "64 B x 100, 16 in flight",
-        connections: 100,
-        size: 64,
-        depth: 16,
-        churn: false,
-    },
-    Workload { name: "16 KiB x 50", connections: 50, size: 16 << 10, depth: 1, churn: false },
-    Workload { name: "1 MiB x 8", connections: 8, size: 1 << 20, depth: 1, churn: false },
-    Workload { name: "connect-echo-close", connections: 16, size: 64, depth: 1, churn: true },
-];
+impl Workload {
+    const fn new(name: &'static str, connections: u32, size: u32) -> Self {
+        Self { name, connections, size, options: &[] }
+    }
+
+    const fn with(self, options: &'static [&'static str]) -> Self {
+        Self { options, ..self }
+    }
+}
+
+static PLAIN: Suite = Suite {
+    servers: &["epoll-echo", "tokio-echo", "onbytes-echo"],
+    workloads: &[
+        Workload::new("64 B x 50", 50, 64),
+        Workload::new("64 B x 1000", 1_000, 64),
+        Workload::new("64 B x 100, 16 in flight", 100, 64).with(&["--depth", "16"]),
+        Workload::new("16 KiB x 50", 50, 16 << 10),
+        Workload::new("1 MiB x 8", 8, 1 << 20),
+        Workload::new("connect-echo-close", 16, 64).with(&["--churn"]),
+    ],
+    is_tls: false,
+};
+
+static TLS: Suite = Suite {
+    servers: &["tokio-rustls-echo", "onbytes-tls-echo"],
+    workloads: &[
+        Workload::new("TLS 1 KiB x 50", 50, 1 << 10),
+        Workload::new("TLS 16 KiB x 8", 8, 16 << 10),
+        Workload::new("TLS 16 KiB x 50", 50, 16 << 10),
+        Workload::new("TLS 1 MiB x 8", 8, 1 << 20),
+        Workload::new("TLS full handshake", 16, 64).with(&["--churn"]),
+        Workload::new("TLS resumed", 16, 64).with(&["--churn", "--resume"]),
+    ],
+    is_tls: true,
+};
 
 fn main() -> ExitCode {
     let outcome = Options::parse(std::env::args().skip(1)).and_then(|options| {
@@ -87,6 +119,7 @@ async fn run_until_signal(options: &Options) -> Result<(), String> {
 }
 
 struct Options {
+    suite: &'static Suite,
     rounds: u64,
     seconds: f64,
     only: Vec<String>,
@@ -102,12 +135,19 @@ struct Server {
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { rounds: 5, seconds: 2.0, only: Vec::new(), selected: None, given: Vec::new() };
+        let mut options = Self {
+            suite: &PLAIN,
+            rounds: 5,
+            seconds: 2.0,
+            only: Vec::new(),
+            selected: None,
+            given: Vec::new(),
+        };
         while let Some(word) = args.next() {
             match word.as_str() {
                 "--rounds" => options.rounds = cli::count(&word, &mut args, 1_000)?,
                 "--seconds" => options.seconds = cli::value(&word, &mut args)?,
+                "--tls" => options.suite = &TLS,
                 "--only" => options.only.push(cli::value(&word, &mut args)?),
                 "--servers" => {
                     let names: String = cli::value(&word, &mut args)?;
@@ -132,7 +172,7 @@ impl Options {
         let wanted = |workload: &&Workload| {
             self.only.is_empty() || self.only.iter().any(|text| workload.name.contains(text))
         };
-        let workloads: Vec<_> = WORKLOADS.iter().filter(wanted).collect();
+        let workloads: Vec<_> = self.suite.workloads.iter().filter(wanted).collect();
         if workloads.is_empty() {
             return Err(format!("no column has {} in its name", self.only.join(" or ")));
         }
@@ -142,8 +182,8 @@ impl Options {
     /// The servers to measure, the yardstick first: the defaults in `directory` and those given,
     /// restricted to those selected. Whether the binaries exist is not looked at.
     fn servers(&self, directory: &Path) -> Result<Vec<Server>, String> {
-        let mut servers: Vec<_> = DEFAULT_SERVERS
-            .iter()
+        let defaults = self.suite.servers.iter();
+        let mut servers: Vec<_> = defaults
             .map(|&name| Server { name: name.to_owned(), path: directory.join(name) })
             .collect();
         for given in &self.given {
@@ -160,7 +200,8 @@ impl Options {
                 return Err(format!("--servers: there is no {name}"));
             }
         }
-        servers.retain(|server| server.name == YARDSTICK || selected.contains(&server.name));
+        let yardstick = self.suite.servers[0];
+        servers.retain(|server| server.name == yardstick || selected.contains(&server.name));
         Ok(servers)
     }
 
@@ -168,7 +209,7 @@ impl Options {
     fn keep_built(&self, servers: &mut Vec<Server>) -> Result<(), String> {
         for server in &*servers {
             let given = self.given.iter().any(|given| given.name == server.name);
-            if !server.path.is_file() && (given || server.name == YARDSTICK) {
+            if !server.path.is_file() && (given || server.name == self.suite.servers[0]) {
                 return Err(format!("{}: no such binary", server.path.display()));
             }
         }
@@ -211,6 +252,8 @@ struct Sample {
     /// Latencies in microseconds.
     p50: f64,
     p99: f64,
+    /// What TLS was agreed on, if any.
+    tls: Option<String>,
 }
 
 async fn run(options: &Options) -> Result<(), String> {
@@ -219,20 +262,20 @@ async fn run(options: &Options) -> Result<(), String> {
     let workloads = options.workloads()?;
     let mut servers = options.servers(directory)?;
     options.keep_built(&mut servers)?;
-    let cores = Cores::choose()?;
+    let bench = Bench::new(options, directory)?;
     host::raise_open_file_limit().map_err(|error| format!("limit of open files: {error}"))?;
     if cfg!(debug_assertions) {
         eprintln!("This is not a release build: the numbers mean little.");
     }
 
-    let load = directory.join("load");
     // By column, then server, then round.
     let mut samples = vec![vec![Vec::new(); servers.len()]; workloads.len()];
     for round in 0..options.rounds {
         for (column, workload) in workloads.iter().enumerate() {
             for row in rotation(servers.len(), round) {
                 let server = &servers[row];
-                let sample = measure(server, &load, workload, options.seconds, cores)
+                let sample = bench
+                    .measure(server, workload)
                     .await
                     .map_err(|error| format!("{}, {}: {error}", server.name, workload.name))?;
                 eprintln!(
@@ -253,7 +296,8 @@ async fn run(options: &Options) -> Result<(), String> {
         }
     }
     let report = Report { workloads: &workloads, servers: &servers, samples: &samples };
-    print!("{}", header(options, cores));
+    print!("{}", header(options, bench.cores));
+    print!("{}", report.agreed());
     print!("{}", report.cpu_table());
     print!("{}", report.latency_table());
     Ok(())
@@ -265,46 +309,74 @@ fn rotation(servers: usize, round: u64) -> impl Iterator<Item = usize> {
     (first..servers).chain(0..first)
 }
 
-async fn measure(
-    server: &Server,
-    load: &Path,
-    workload: &Workload,
-    seconds: f64,
+/// What all measurements have in common.
+struct Bench {
+    load: PathBuf,
     cores: Cores,
-) -> Result<Sample, String> {
-    let mut echo = Program::start(Command::new(&server.path).stdin(Stdio::null()), cores.server)?;
-    let line = echo.line(PATIENCE).await?;
-    let address = line
-        .strip_prefix("listening on ")
-        .ok_or_else(|| format!("says {line:?} instead of where it listens"))?;
+    seconds: f64,
+    /// With TLS, what the servers show.
+    identity: Option<Identity>,
+}
 
-    let mut command = Command::new(load);
-    command.arg(address).args(["--barrier", "--spin"]);
-    command.args(["--connections", &workload.connections.to_string()]);
-    command.args(["--size", &workload.size.to_string()]);
-    command.args(["--depth", &workload.depth.to_string()]);
-    command.args(["--seconds", &seconds.to_string()]);
-    if workload.churn {
-        command.arg("--churn");
+impl Bench {
+    fn new(options: &Options, directory: &Path) -> Result<Self, String> {
+        Ok(Self {
+            load: directory.join("load"),
+            cores: Cores::choose()?,
+            seconds: options.seconds,
+            identity: options.suite.is_tls.then(Identity::make).transpose()?,
+        })
     }
-    let mut load = Program::start(command.stdin(Stdio::piped()), cores.load)?;
-    match load.line(PATIENCE).await?.as_str() {
-        "ready" => {}
-        other => {
-            return Err(format!("the load generator says {other:?} instead of ready"));
+
+    async fn measure(&self, server: &Server, workload: &Workload) -> Result<Sample, String> {
+        let mut echo = Program::start(&mut self.server_command(server), self.cores.server)?;
+        let line = echo.line(PATIENCE).await?;
+        let address = line
+            .strip_prefix("listening on ")
+            .ok_or_else(|| format!("says {line:?} instead of where it listens"))?;
+
+        let mut load = Program::start(&mut self.load_command(address, workload), self.cores.load)?;
+        match load.line(PATIENCE).await?.as_str() {
+            "ready" => {}
+            other => {
+                return Err(format!("the load generator says {other:?} instead of ready"));
+            }
         }
+
+        tokio::time::sleep(SETTLE).await;
+        let before = echo.cpu_time()?;
+        load.tell("go\n").await?;
+        let line = load.line(Duration::from_secs_f64(self.seconds) + PATIENCE).await?;
+        tokio::time::sleep(SETTLE).await;
+        let cpu = echo.cpu_time()?.since(&before);
+
+        load.end().await?;
+        echo.kill().await?;
+        sample(&line, cpu)
     }
 
-    tokio::time::sleep(SETTLE).await;
-    let before = echo.cpu_time()?;
-    load.tell("go\n").await?;
-    let line = load.line(Duration::from_secs_f64(seconds) + PATIENCE).await?;
-    tokio::time::sleep(SETTLE).await;
-    let cpu = echo.cpu_time()?.since(&before);
+    fn server_command(&self, server: &Server) -> Command {
+        let mut command = Command::new(&server.path);
+        command.stdin(Stdio::null());
+        if let Some(identity) = &self.identity {
+            command.arg("127.0.0.1:0").arg(identity.certificate()).arg(identity.key());
+        }
+        command
+    }
 
-    load.end().await?;
-    echo.kill().await?;
-    sample(&line, cpu)
+    fn load_command(&self, address: &str, workload: &Workload) -> Command {
+        let mut command = Command::new(&self.load);
+        command.stdin(Stdio::piped());
+        command.arg(address).args(["--barrier", "--spin"]);
+        command.args(["--connections", &workload.connections.to_string()]);
+        command.args(["--size", &workload.size.to_string()]);
+        command.args(["--seconds", &self.seconds.to_string()]);
+        command.args(workload.options);
+        if let Some(identity) = &self.identity {
+            command.arg("--tls").arg(identity.certificate());
+        }
+        command
+    }
 }
 
 /// Combines the load generator's result with the server's CPU time.
@@ -325,6 +397,7 @@ fn sample(line: &str, cpu: Duration) -> Result<Sample, String> {
         busy: cpu / number("seconds")?,
         p50: number("p50_us")?,
         p99: number("p99_us")?,
+        tls: result["tls"].as_str().map(str::to_owned),
     })
 }
 
@@ -428,11 +501,22 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    fn yardstick(&self) -> &str {
+        &self.servers[0].name
+    }
+
+    /// What TLS was agreed on. More than one line means that the servers did not do the same.
+    fn agreed(&self) -> String {
+        let all = self.samples.iter().flatten().flatten();
+        let agreed: BTreeSet<_> = all.filter_map(|sample| sample.tls.as_deref()).collect();
+        agreed.iter().map(|tls| format!("Agreed on: {tls}\n")).collect()
+    }
+
     /// CPU time per message: the yardstick's own, then every server's as a ratio to it.
     fn cpu_table(&self) -> String {
         let cpu = |sample: &Sample| sample.cpu;
         let mut table = self.table_head("CPU per message: median (min–max)");
-        self.table_row(&mut table, &format!("{YARDSTICK}, µs"), |column| {
+        self.table_row(&mut table, &format!("{}, µs", self.yardstick()), |column| {
             with_spread(&values(&column[0], cpu))
         });
         self.server_rows(&mut table, |column, row| with_spread(&ratios(column, row, cpu)));
@@ -443,7 +527,7 @@ impl Report<'_> {
     fn latency_table(&self) -> String {
         let (p50, p99) = (|sample: &Sample| sample.p50, |sample: &Sample| sample.p99);
         let mut table = self.table_head("Latency p50 / p99: medians");
-        self.table_row(&mut table, &format!("{YARDSTICK}, µs"), |column| {
+        self.table_row(&mut table, &format!("{}, µs", self.yardstick()), |column| {
             let median = |of: fn(&Sample) -> f64| stats::median(&values(&column[0], of));
             format!("{:.0} / {:.0}", median(p50), median(p99))
         });
@@ -505,10 +589,11 @@ mod tests {
 
     #[test]
     fn servers_are_selected_and_added_and_the_yardstick_stays() {
-        assert_eq!(names(&[]).unwrap(), DEFAULT_SERVERS);
-        assert_eq!(names(&["--servers", "tokio-echo"]).unwrap(), [YARDSTICK, "tokio-echo"]);
+        assert_eq!(names(&[]).unwrap(), PLAIN.servers);
+        assert_eq!(names(&["--tls"]).unwrap(), TLS.servers);
+        assert_eq!(names(&["--servers", "tokio-echo"]).unwrap(), ["epoll-echo", "tokio-echo"]);
         let added = ["mine=/tmp/mine", "--servers", "mine"];
-        assert_eq!(names(&added).unwrap(), [YARDSTICK, "mine"]);
+        assert_eq!(names(&added).unwrap(), ["epoll-echo", "mine"]);
         assert!(names(&["--servers", "nobody"]).is_err());
         let replaced = parse(&["tokio-echo=/tmp/t"]).unwrap().servers(Path::new("/bin")).unwrap();
         assert_eq!(replaced[1], Server { name: "tokio-echo".into(), path: "/tmp/t".into() });
@@ -519,6 +604,7 @@ mod tests {
         let count = |words| parse(words).unwrap().workloads().map(|w| w.len());
         assert_eq!(count(&[]), Ok(6));
         assert_eq!(count(&["--only", "64 B"]), Ok(3));
+        assert_eq!(count(&["--tls"]), Ok(6));
         assert_eq!(count(&["--only", "MiB", "--only", "close"]), Ok(2));
         assert!(count(&["--only", "2 GiB"]).is_err());
     }
@@ -539,9 +625,10 @@ mod tests {
 
     #[test]
     fn a_sample_is_per_message() {
-        let line = r#"{"messages":1000,"seconds":0.5,"p50_us":10.0,"p99_us":20.0}"#;
+        let line = r#"{"messages":1000,"seconds":0.5,"p50_us":10.0,"p99_us":20.0,"tls":"x"}"#;
         let sample = sample(line, Duration::from_millis(250)).unwrap();
-        let expected = Sample { messages: 1_000, cpu: 250.0, busy: 0.5, p50: 10.0, p99: 20.0 };
+        let tls = Some("x".to_owned());
+        let expected = Sample { messages: 1_000, cpu: 250.0, busy: 0.5, p50: 10.0, p99: 20.0, tls };
         assert_eq!(sample, expected);
         assert!(super::sample(r#"{"messages":0}"#, Duration::ZERO).is_err());
         assert!(super::sample("oh no", Duration::ZERO).is_err());
@@ -555,8 +642,8 @@ mod tests {
         let samples = [vec![rounds([1.0, 2.0, 4.0]), rounds([2.0, 3.0, 4.0])]];
         let server = |name: &str| Server { name: name.to_owned(), path: PathBuf::new() };
         let report = Report {
-            workloads: &[&WORKLOADS[0]],
-            servers: &[server(YARDSTICK), server("other")],
+            workloads: &[&PLAIN.workloads[0]],
+            servers: &[server("epoll-echo"), server("other")],
             samples: &samples,
         };
         let table = report.cpu_table();

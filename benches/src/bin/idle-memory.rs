@@ -2,72 +2,122 @@
 //!
 //! ```text
 //! cargo build --release -p onbytes-benches
-//! target/release/idle-memory [CONNECTIONS [NAME=PATH]...]
+//! target/release/idle-memory [--tls] [--traffic BYTES]... [CONNECTIONS] [NAME=PATH]...
 //! ```
 //!
 //! The figure is the growth of the server's anonymous resident memory (`RssAnon`), divided by the
 //! number of connections (default 10,000): user memory alone, the kernel's sockets do not count. A
 //! server is started without arguments, must print `listening on ADDRESS` first, and is killed
 //! afterwards.
+//!
+//! - `--traffic BYTES`: what each connection sends and gets back before a further figure (default
+//!   5,000); more than one follow each other on the same connections
+//! - `--tls`: the servers over TLS, which are given an address and the files of a certificate and
+//!   its key; before the first figure all handshakes are complete
 
+use onbytes_benches::secure::{self, Identity};
 use onbytes_benches::{cli, host};
+use rustls::{ClientConfig, StreamOwned};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-const DEFAULT_SERVERS: [&str; 3] = ["epoll-echo", "tokio-echo", "onbytes-echo"];
-/// What each connection sends and gets back for the second figure.
-const TRAFFIC: usize = 5_000;
+const PLAIN_SERVERS: &[&str] = &["epoll-echo", "tokio-echo", "onbytes-echo"];
+const TLS_SERVERS: &[&str] = &["tokio-rustls-echo", "onbytes-tls-echo"];
+/// The most that each connection sends and gets back: the kernel holds it for all at once.
+const MOST_TRAFFIC: u64 = 64 * 1024;
 /// Connections made and kept before measuring, so that what a server makes once is not counted.
 const WARM_UP: usize = 100;
 /// Lets a server finish what it does after its last reply.
 const SETTLE: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    cli::exit(run())
+    cli::exit(Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)))
 }
 
-fn run() -> Result<(), String> {
-    let mut args = std::env::args().skip(1).peekable();
-    let count = match args.next_if(|first| !first.contains('=')) {
-        Some(count) => count.parse().map_err(|_| format!("'{count}' is not a number"))?,
-        None => 10_000,
-    };
-    let mut servers = default_servers()?;
-    for server in args {
-        let (name, path) = server.split_once('=').ok_or("a server is NAME=PATH")?;
-        servers.push((name.to_owned(), path.into()));
+struct Options {
+    is_tls: bool,
+    traffic: Vec<usize>,
+    connections: usize,
+    given: Vec<(String, PathBuf)>,
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options =
+            Self { is_tls: false, traffic: Vec::new(), connections: 10_000, given: Vec::new() };
+        while let Some(word) = args.next() {
+            match word.as_str() {
+                "--tls" => options.is_tls = true,
+                "--traffic" => {
+                    options.traffic.push(cli::count(&word, &mut args, MOST_TRAFFIC)? as usize);
+                }
+                _ => match word.split_once('=') {
+                    Some((name, path)) => options.given.push((name.to_owned(), path.into())),
+                    None => {
+                        let wrong = |_| format!("'{word}' is not a number");
+                        options.connections = word.parse().map_err(wrong)?;
+                    }
+                },
+            }
+        }
+        if options.traffic.is_empty() {
+            options.traffic.push(5_000);
+        }
+        Ok(options)
     }
+
+    fn servers(&self) -> Result<Vec<(String, PathBuf)>, String> {
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        let folder = own.parent().ok_or("this program has no folder")?;
+        let names = if self.is_tls { TLS_SERVERS } else { PLAIN_SERVERS };
+        let defaults = names.iter().map(|&name| (name.to_owned(), folder.join(name)));
+        Ok(defaults.chain(self.given.iter().cloned()).collect())
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let servers = options.servers()?;
+    let identity = options.is_tls.then(Identity::make).transpose()?;
     host::raise_open_file_limit().map_err(|error| format!("the limit of open files: {error}"))?;
-    println!("{}, {}, {count} connections\n", host::kernel(), host::cpu_model());
-    println!(
-        "| bytes for each idle connection | before traffic | after {TRAFFIC} bytes each way |"
-    );
-    println!("|---|---:|---:|");
+    println!("{}, {}, {} connections\n", host::kernel(), host::cpu_model(), options.connections);
+    let after = options.traffic.iter().map(|bytes| format!(" after {bytes} bytes each way |"));
+    println!("| bytes for each idle connection | before traffic |{}", after.collect::<String>());
+    println!("|---|---:|{}", "---:|".repeat(options.traffic.len()));
     for (name, path) in servers {
-        let (before, after) = measure(&path, count).map_err(|error| format!("{name}: {error}"))?;
-        println!("| {name} | {before:.0} | {after:.0} |");
+        let figures = measure(&path, identity.as_ref(), options)
+            .map_err(|error| format!("{name}: {error}"))?;
+        let cells = figures.iter().map(|figure| format!(" {figure:.0} |"));
+        println!("| {name} |{}", cells.collect::<String>());
     }
     Ok(())
-}
-
-fn default_servers() -> Result<Vec<(String, PathBuf)>, String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let folder = own.parent().ok_or("this program has no folder")?;
-    Ok(DEFAULT_SERVERS.map(|name| (name.to_owned(), folder.join(name))).into())
 }
 
 /// A server, killed when dropped.
 struct Server {
     child: Child,
     address: SocketAddr,
+    /// How to speak TLS with it, if it does.
+    client: Option<Arc<ClientConfig>>,
 }
 
+/// A connection, with or without TLS.
+trait Peer: Read + Write {}
+
+impl<T: Read + Write> Peer for T {}
+
 impl Server {
-    fn start(path: &Path) -> Result<Self, String> {
-        let mut child = Command::new(path)
+    fn start(path: &Path, identity: Option<&Identity>) -> Result<Self, String> {
+        let mut command = Command::new(path);
+        let mut client = None;
+        if let Some(identity) = identity {
+            command.arg("127.0.0.1:0").arg(identity.certificate()).arg(identity.key());
+            client = Some(secure::client(&identity.certificate(), false)?);
+        }
+        let mut child = command
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", path.display()))?;
@@ -76,7 +126,7 @@ impl Server {
         BufReader::new(stdout).read_line(&mut line).map_err(|error| error.to_string())?;
         let address = line.trim().rsplit(' ').next().unwrap_or_default();
         let address = cli::loopback(address)?;
-        Ok(Self { child, address })
+        Ok(Self { child, address, client })
     }
 
     /// Anonymous resident memory in bytes.
@@ -89,14 +139,22 @@ impl Server {
         kilobytes.map(|kilobytes| kilobytes * 1024.0).ok_or_else(|| "no RssAnon".to_owned())
     }
 
-    fn connect(&self, count: usize) -> std::io::Result<Vec<TcpStream>> {
-        (0..count)
-            .map(|_| {
-                let stream = TcpStream::connect(self.address)?;
-                stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-                Ok(stream)
-            })
-            .collect()
+    fn connect(&self, count: usize) -> Result<Vec<Box<dyn Peer>>, String> {
+        (0..count).map(|_| self.connect_one()).collect()
+    }
+
+    fn connect_one(&self) -> Result<Box<dyn Peer>, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let socket = TcpStream::connect(self.address).map_err(failed)?;
+        socket.set_read_timeout(Some(Duration::from_secs(30))).map_err(failed)?;
+        let Some(client) = &self.client else {
+            return Ok(Box::new(socket));
+        };
+        let mut stream = StreamOwned::new(secure::session(client)?, socket);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).map_err(failed)?;
+        }
+        Ok(Box::new(stream))
     }
 }
 
@@ -107,23 +165,30 @@ impl Drop for Server {
     }
 }
 
-fn measure(path: &Path, count: usize) -> Result<(f64, f64), String> {
-    let failed = |error: std::io::Error| error.to_string();
-    let server = Server::start(path)?;
-    let _warm = server.connect(WARM_UP).map_err(failed)?;
+/// The figures of a server: before traffic, and after each amount.
+fn measure(
+    path: &Path,
+    identity: Option<&Identity>,
+    options: &Options,
+) -> Result<Vec<f64>, String> {
+    let server = Server::start(path, identity)?;
+    let _warm = server.connect(WARM_UP)?;
     let base = server.memory()?;
-    let mut streams = server.connect(count).map_err(failed)?;
-    let idle = server.memory()?;
-    exchange(&mut streams).map_err(failed)?;
-    let after = server.memory()?;
-    Ok(((idle - base) / count as f64, (after - base) / count as f64))
+    let mut streams = server.connect(options.connections)?;
+    let mut figures = vec![server.memory()? - base];
+    for &bytes in &options.traffic {
+        exchange(&mut streams, bytes).map_err(|error| error.to_string())?;
+        figures.push(server.memory()? - base);
+    }
+    Ok(figures.iter().map(|growth| growth / options.connections as f64).collect())
 }
 
-fn exchange(streams: &mut [TcpStream]) -> std::io::Result<()> {
-    let sent = vec![7; TRAFFIC];
-    let mut got = vec![0; TRAFFIC];
+fn exchange(streams: &mut [Box<dyn Peer>], bytes: usize) -> std::io::Result<()> {
+    let sent = vec![7; bytes];
+    let mut got = vec![0; bytes];
     for stream in &mut *streams {
         stream.write_all(&sent)?;
+        stream.flush()?;
     }
     for stream in streams {
         stream.read_exact(&mut got)?;

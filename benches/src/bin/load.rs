@@ -14,22 +14,30 @@
 //! - `--depth N`: messages in flight per connection (default 1)
 //! - `--messages N`, `--seconds S`: when to stop, whichever comes first (default 5 seconds)
 //! - `--churn`: a new connection for every message
+//! - `--tls CERTIFICATE`: TLS, with a server that shows the certificate in this file. With `--churn`
+//!   a message ends when the server has answered close_notify and ended the connection too
+//! - `--resume`: with `--tls --churn`, every handshake resumes the session before it; it is an error
+//!   if one does not, and without this option if one does
 //! - `--spin`: never sleep. A server on the same machine pays, in its send call, for waking a
 //!   sleeping peer; a peer on another machine would not cost it that
 //! - `--barrier`: print `ready` once warmed up, start on a line from standard input, and keep the
 //!   connections after the result until standard input ends
 
 use onbytes_benches::pattern::{LONGEST, Pattern};
+use onbytes_benches::secure::{self, Stream};
 use onbytes_benches::stats::Histogram;
 use onbytes_benches::{cli, host};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Without any reply for this long the run has failed.
@@ -50,6 +58,9 @@ struct Options {
     messages: u64,
     time: Duration,
     churn: bool,
+    /// The certificate to trust, which means TLS.
+    tls: Option<PathBuf>,
+    resume: bool,
     spin: bool,
     barrier: bool,
 }
@@ -59,6 +70,7 @@ impl Options {
         let (mut target, mut messages, mut seconds) = (None, None, None);
         let (mut connections, mut size, mut depth) = (1, 64, 1);
         let (mut churn, mut spin, mut barrier) = (false, false, false);
+        let (mut tls, mut resume) = (None, false);
         while let Some(word) = args.next() {
             match word.as_str() {
                 "--connections" => connections = cli::count(&word, &mut args, 20_000)?,
@@ -67,6 +79,8 @@ impl Options {
                 "--messages" => messages = Some(cli::count(&word, &mut args, 1 << 40)?),
                 "--seconds" => seconds = Some(cli::value::<f64>(&word, &mut args)?),
                 "--churn" => churn = true,
+                "--tls" => tls = Some(cli::value(&word, &mut args)?),
+                "--resume" => resume = true,
                 "--spin" => spin = true,
                 "--barrier" => barrier = true,
                 _ if target.is_none() && !word.starts_with('-') => {
@@ -77,6 +91,9 @@ impl Options {
         }
         if churn && depth > 1 {
             return Err("--churn sends one message per connection: it excludes --depth".to_owned());
+        }
+        if resume && !(churn && tls.is_some()) {
+            return Err("--resume needs --tls and --churn".to_owned());
         }
         // A number of messages alone ends the run too, but a slow server could make it a long one.
         let seconds = seconds.unwrap_or(if messages.is_some() { 600.0 } else { 5.0 });
@@ -91,6 +108,8 @@ impl Options {
             messages: messages.unwrap_or(u64::MAX),
             time: Duration::from_secs_f64(seconds),
             churn,
+            tls,
+            resume,
             spin,
             barrier,
         })
@@ -99,7 +118,7 @@ impl Options {
 
 fn run(options: &Options) -> Result<(), String> {
     host::raise_open_file_limit().map_err(|error| format!("limit of open files: {error}"))?;
-    let mut load = Load::new(options).map_err(|error| error.to_string())?;
+    let mut load = Load::new(options)?;
     load.warm_up()?;
     if options.barrier && !wait_for_start().map_err(|error| error.to_string())? {
         return Ok(());
@@ -113,6 +132,7 @@ fn run(options: &Options) -> Result<(), String> {
         "p50_us": load.latencies.percentile(0.5),
         "p99_us": load.latencies.percentile(0.99),
         "p999_us": load.latencies.percentile(0.999),
+        "tls": load.agreed(),
     });
     println!("{result}");
     if options.barrier {
@@ -130,7 +150,7 @@ fn wait_for_start() -> io::Result<bool> {
 
 /// One connection and how far it is, in bytes of its stream.
 struct Link {
-    stream: TcpStream,
+    stream: Stream,
     /// Tells the streams apart; see [`Pattern`].
     number: usize,
     sent: u64,
@@ -143,10 +163,14 @@ struct Link {
     begun: VecDeque<Instant>,
     /// Whether the socket was full, so that its being writable again is watched too.
     full: bool,
+    /// Whether we have said goodbye, so that the server's end is what is waited for.
+    closing: bool,
 }
 
 struct Load<'a> {
     options: &'a Options,
+    /// With TLS, one for each slot: each has the sessions of its own connections.
+    clients: Vec<Arc<ClientConfig>>,
     epoll: OwnedFd,
     links: Vec<Link>,
     pattern: Pattern,
@@ -161,10 +185,13 @@ struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn new(options: &'a Options) -> io::Result<Self> {
+    fn new(options: &'a Options) -> Result<Self, String> {
+        let client = |certificate| secure::client(certificate, options.resume);
+        let certificates = std::iter::repeat_n(options.tls.as_ref(), options.connections).flatten();
         Ok(Self {
             options,
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            clients: certificates.map(|path| client(path)).collect::<Result<_, _>>()?,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?,
             links: Vec::with_capacity(options.connections),
             pattern: Pattern::new(),
             buffer: vec![0; LONGEST].into_boxed_slice(),
@@ -274,6 +301,11 @@ impl<'a> Load<'a> {
                 Err(error) => return Err(format!("sending: {error}")),
             }
         }
+        match link.stream.flush() {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => link.full = true,
+            Err(error) => return Err(format!("sending: {error}")),
+        }
         if link.full != was_full {
             let flags = if link.full {
                 epoll::EventFlags::IN | epoll::EventFlags::OUT
@@ -281,7 +313,7 @@ impl<'a> Load<'a> {
                 epoll::EventFlags::IN
             };
             let data = epoll::EventData::new_u64(slot as u64);
-            epoll::modify(&self.epoll, &link.stream, data, flags)
+            epoll::modify(&self.epoll, link.stream.socket(), data, flags)
                 .map_err(|error| format!("epoll: {error}"))?;
         }
         Ok(())
@@ -291,10 +323,12 @@ impl<'a> Load<'a> {
     fn receive(&mut self, slot: usize) -> Result<(), String> {
         let link = &mut self.links[slot];
         let received = match link.stream.read(&mut self.buffer) {
+            Ok(0) if link.closing => return self.closed(slot),
             Ok(0) => return Err("the server closed a connection".to_owned()),
             Ok(length) => &self.buffer[..length],
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return Ok(()),
+                // A handshake may have gone on all the same.
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return self.send(slot),
                 _ => return Err(format!("receiving: {error}")),
             },
         };
@@ -308,18 +342,45 @@ impl<'a> Load<'a> {
         }
         link.received += received.len() as u64;
         while self.links[slot].received >= self.links[slot].boundary {
-            let link = &mut self.links[slot];
-            link.boundary += self.options.size;
-            let begun = link.begun.pop_front().expect("a message that was sent has begun");
-            self.latencies.record(now - begun);
-            self.in_flight -= 1;
+            self.links[slot].boundary += self.options.size;
             if self.options.churn {
-                return self.renew(slot);
+                return self.close(slot);
             }
+            self.complete(slot, now);
             self.begin(slot, now);
         }
         // A full socket is written to when it is writable again.
         if self.links[slot].full { Ok(()) } else { self.send(slot) }
+    }
+
+    /// Counts the oldest message of a connection as done.
+    fn complete(&mut self, slot: usize, now: Instant) {
+        let link = &mut self.links[slot];
+        let begun = link.begun.pop_front().expect("a message that was sent has begun");
+        self.latencies.record(now - begun);
+        self.in_flight -= 1;
+    }
+
+    /// With churn, ends a connection that has its reply; with TLS, by saying goodbye first.
+    fn close(&mut self, slot: usize) -> Result<(), String> {
+        let link = &mut self.links[slot];
+        let Some(session) = link.stream.session() else {
+            self.complete(slot, Instant::now());
+            return self.renew(slot);
+        };
+        let is_first = link.number < self.options.connections;
+        check_handshake(session, self.options.resume && !is_first)?;
+        link.closing = true;
+        link.stream.say_goodbye().map_err(|error| format!("saying goodbye: {error}"))
+    }
+
+    /// The server has ended a connection too.
+    fn closed(&mut self, slot: usize) -> Result<(), String> {
+        // It may be the last on this slot, and its socket would go on telling of its end.
+        epoll::delete(&self.epoll, self.links[slot].stream.socket())
+            .map_err(|error| format!("epoll: {error}"))?;
+        self.complete(slot, Instant::now());
+        self.renew(slot)
     }
 
     /// With churn, replaces a connection by a new one with one message, unless at the end.
@@ -334,10 +395,23 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
+    /// What TLS was agreed on, with the first connection; every other has the same.
+    fn agreed(&self) -> Option<String> {
+        let session = self.links[0].stream.session()?;
+        let version = session.protocol_version()?;
+        let suite = session.negotiated_cipher_suite()?.suite();
+        let group = session.negotiated_key_exchange_group()?.name();
+        Some(format!("{version:?}, {suite:?}, {group:?}"))
+    }
+
     /// Opens a connection, without waiting until it is established: a socket that is not yet is
     /// like a full one.
     fn connect(&mut self, slot: usize) -> Result<Link, String> {
-        let stream = self.open(slot).map_err(|error| format!("connecting: {error}"))?;
+        let socket = self.open(slot).map_err(|error| format!("connecting: {error}"))?;
+        let stream = match self.clients.get(slot) {
+            Some(client) => Stream::secure(secure::session(client)?, socket),
+            None => Stream::Plain(socket),
+        };
         let number = self.made;
         self.made += 1;
         Ok(Link {
@@ -349,6 +423,7 @@ impl<'a> Load<'a> {
             boundary: self.options.size,
             begun: VecDeque::with_capacity(self.options.depth as usize),
             full: false,
+            closing: false,
         })
     }
 
@@ -374,6 +449,15 @@ impl<'a> Load<'a> {
     }
 }
 
+/// Whether a handshake was the kind that is to be measured.
+fn check_handshake(session: &ClientConnection, resumed: bool) -> Result<(), String> {
+    let expected = if resumed { HandshakeKind::Resumed } else { HandshakeKind::Full };
+    match session.handshake_kind() {
+        Some(kind) if kind == expected => Ok(()),
+        other => Err(format!("a handshake was {other:?}, not {expected:?}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -394,6 +478,7 @@ mod tests {
         assert!(parse("127.0.0.1:7000 --seconds NaN").is_err());
         assert!(parse("127.0.0.1:7000 --size 0").is_err());
         assert!(parse("127.0.0.1:7000 --churn --depth 2").is_err());
+        assert!(parse("127.0.0.1:7000 --churn --resume").is_err());
         assert!(parse("127.0.0.1:7000 --unknown").is_err());
     }
 
