@@ -44,7 +44,36 @@ async fn talk(args: &ConnectArgs) -> Result<(), Failure> {
         .await
         .map_err(|error| not_connected(&error, args))?;
     let server = client.remote_addr();
-    exchange(client).await.map_err(|stop| stop.told(server, args))
+    let is_secured = client.tls().is_some();
+    let received = exchange(client).await.map_err(|stop| stop.told(server, args))?;
+    if !is_secured && received.is_alert() {
+        let line =
+            format!("connection to {server}: the server speaks TLS, and answered with an alert");
+        return Err(Failure::outside(line).hint("give --tls"));
+    }
+    Ok(())
+}
+
+/// What is remembered of what the server has sent: its beginning.
+#[derive(Default)]
+struct Received {
+    beginning: Vec<u8>,
+}
+
+impl Received {
+    /// The length of a TLS alert that is not encrypted (RFC 8446, section 6).
+    const ALERT: usize = 7;
+
+    fn note(&mut self, data: &[u8]) {
+        // One byte more tells whether that was all.
+        let room = (Self::ALERT + 1).saturating_sub(self.beginning.len());
+        self.beginning.extend_from_slice(&data[..data.len().min(room)]);
+    }
+
+    /// Whether it was a fatal alert and nothing else: what a TLS server says to plain text.
+    fn is_alert(&self) -> bool {
+        matches!(self.beginning[..], [21, 3, _, 0, 2, 2, _])
+    }
 }
 
 fn configuration(args: &ConnectArgs) -> Result<ClientConfiguration, Failure> {
@@ -98,7 +127,7 @@ enum Stop {
 }
 
 /// Carries both directions until the server ends its own.
-async fn exchange(client: Client) -> Result<(), Stop> {
+async fn exchange(client: Client) -> Result<Received, Stop> {
     let (reader, writer) = client.into_split();
     let mut receiving = pin!(receive(reader));
     let sent = tokio::select! {
@@ -110,10 +139,10 @@ async fn exchange(client: Client) -> Result<(), Stop> {
         Ok(()) => receiving.await,
         Err(Stop::Connection(error)) => {
             // A server that has gone may have said something before.
-            receiving.await?;
+            let received = receiving.await?;
             // What is sent behind the server's end breaks the pipe, and that is no failure.
             match system_error(&error) {
-                Some(io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected) => Ok(()),
+                Some(io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected) => Ok(received),
                 _ => Err(Stop::Connection(error)),
             }
         }
@@ -136,19 +165,21 @@ async fn send(writer: ClientWriter) -> Result<(), Stop> {
 }
 
 /// Prints what the server sends, until its end, or until nobody reads it any more.
-async fn receive(mut reader: ClientReader) -> Result<(), Stop> {
+async fn receive(mut reader: ClientReader) -> Result<Received, Stop> {
+    let mut received = Received::default();
     let mut stdout = tokio::io::stdout();
     while let Some(data) = reader.read_bytes().await.map_err(Stop::Connection)? {
+        received.note(&data);
         let printed = match stdout.write_all(&data).await {
             Ok(()) => stdout.flush().await,
             failed => failed,
         };
         match printed {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(received),
             printed => printed.map_err(Stop::Stdout)?,
         }
     }
-    Ok(())
+    Ok(received)
 }
 
 impl Stop {

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::{Shutdown, TcpStream};
 
 use support::tls::{CERT, Folder, next_end};
-use support::{Peer, Server};
+use support::{Peer, Server, onbytes_in_shell, one_line, run};
 
 /// Asserts that a client that means well gets its echo.
 fn assert_serves(folder: &Folder, server: &Server) {
@@ -19,6 +19,18 @@ fn ending(stream: &mut TcpStream) -> Vec<u8> {
     // A reset is an end as good as any.
     let _ = stream.read_to_end(&mut told);
     told
+}
+
+#[test]
+fn a_client_that_speaks_no_tls_to_a_tls_server_is_told_to() {
+    let folder = Folder::with_certs(&[]);
+    let server = folder.serve(CERT);
+    let mut client =
+        onbytes_in_shell("echo hello | \"$@\"", &["connect", "localhost", &server.port()]);
+    client.stdin(std::process::Stdio::null());
+    let output = run(client);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(one_line(&output).ends_with("answered with an alert; give --tls"), "{output:?}");
 }
 
 #[test]
