@@ -326,7 +326,7 @@ async fn a_client_without_a_common_version_or_suite_is_told_so() {
     let config = ClientConfiguration::new().secure_socket(client);
     let error = Client::connect("localhost", server.address.port(), config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls);
-    let cause = std::error::Error::source(&error).unwrap().to_string();
+    let cause = error.to_string();
     assert!(cause.contains("no protocol version that both have"), "{cause}");
 
     let suite = |name: &str| [name.parse().unwrap()];
@@ -335,7 +335,7 @@ async fn a_client_without_a_common_version_or_suite_is_told_so() {
     let client = site.trusting().ciphers(suite("TLS_AES_256_GCM_SHA384"));
     let config = ClientConfiguration::new().secure_socket(client);
     let error = Client::connect("localhost", server.address.port(), config).await.unwrap_err();
-    let cause = std::error::Error::source(&error).unwrap().to_string();
+    let cause = error.to_string();
     assert!(cause.contains("no cipher suite that both have"), "{cause}");
 }
 
@@ -351,16 +351,14 @@ async fn a_server_that_does_not_speak_tls_or_says_nothing_is_told_by_the_client(
         (tcp, silent)
     });
     let error = Client::connect("localhost", port, site.connecting()).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("the TLS handshake with localhost:{port} failed"));
-    let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(cause, "the peer does not speak TLS");
+    let failed = format!("the TLS handshake with localhost:{port} failed");
+    assert_eq!(error.to_string(), format!("{failed}: the peer does not speak TLS"));
 
     let impatient = site.trusting().handshake_timeout(Duration::from_millis(100));
     let config = ClientConfiguration::new().secure_socket(impatient);
     let error = Client::connect("localhost", port, config).await.unwrap_err();
     assert!(error.is_timeout());
-    let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(cause, "it was not complete after 100ms");
+    assert_eq!(error.to_string(), format!("{failed}: it was not complete after 100ms"));
     drop(within("the server", speaking).await);
 }
 

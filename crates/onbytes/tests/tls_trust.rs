@@ -29,7 +29,7 @@ async fn connect(port: u16, secure: ClientSecureSocket) -> Result<()> {
 fn told(result: Result<()>) -> String {
     let error = result.expect_err("it was trusted");
     assert_eq!(error.kind(), ErrorKind::Tls);
-    std::error::Error::source(&error).unwrap().to_string()
+    error.to_string()
 }
 
 const BOTH: [TlsVersion; 2] = [TlsVersion::Tls12, TlsVersion::Tls13];
@@ -81,7 +81,7 @@ async fn strict_validity_refuses_an_expired_one_even_where_it_is_trusted_as_itse
     let server = serve(old.cert_key()).await;
     let secure = ClientSecureSocket::new().cert(old.cert.as_path()).strict_validity(true);
     let message = told(connect(server.address.port(), secure).await);
-    assert_eq!(message, "the peer's certificate has expired");
+    assert!(message.ends_with(": the peer's certificate has expired"), "{message}");
 }
 
 /// A server that shows a certificate and signs with a key that is not its.

@@ -91,12 +91,14 @@ pub(super) async fn shake_hands(
         }),
         None => handshake.await,
     };
+    // In one sentence: why a certificate is refused is what everybody wants to read.
     result.map_err(|error| {
-        let kind = match error.kind() {
-            ErrorKind::Timeout => ErrorKind::Timeout,
-            _ => ErrorKind::Tls,
-        };
-        Error::caused(kind, format!("the TLS handshake with {endpoint} failed"), error)
+        let message = format!("the TLS handshake with {endpoint} failed: {error}");
+        match (error.kind(), std::error::Error::source(&error)) {
+            (ErrorKind::Timeout, _) => Error::of(ErrorKind::Timeout, message),
+            (_, Some(cause)) => Error::of(ErrorKind::Tls, format!("{message}: {cause}")),
+            (_, None) => Error::of(ErrorKind::Tls, message),
+        }
     })
 }
 

@@ -91,7 +91,8 @@ pub(super) struct Spoken {
 /// Makes versions and suites out of what was asked for; empty means all.
 pub(super) fn spoken(versions: &[TlsVersion], ciphers: &[CipherSuite]) -> Result<Spoken> {
     let mut warnings = Vec::new();
-    let versions = usable_versions(versions, &mut warnings)?;
+    let asked = versions;
+    let versions = usable_versions(asked, &mut warnings)?;
     let suites = usable_suites(ciphers, &mut warnings)?;
     let speaks = |version: &TlsVersion| suites.iter().any(|suite| version_of(*suite) == *version);
     let spoken: Vec<_> = versions.iter().copied().filter(speaks).collect();
@@ -104,7 +105,9 @@ pub(super) fn spoken(versions: &[TlsVersion], ciphers: &[CipherSuite]) -> Result
             })),
         )));
     }
-    for version in versions.iter().filter(|version| !spoken.contains(version)) {
+    // Whoever names suites of one version and no version means that one.
+    for version in asked.iter().filter(|asked| versions.contains(asked) && !spoken.contains(asked))
+    {
         warnings.push(format!("no cipher of {version} is given, so it is not spoken"));
     }
     let suites = suites.into_iter().filter(|suite| spoken.contains(&version_of(*suite))).collect();

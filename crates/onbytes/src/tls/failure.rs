@@ -139,9 +139,11 @@ fn some_of(names: &[String]) -> String {
 }
 
 /// A name as rustls shows it, `DnsName("localhost")` or `IpAddress(127.0.0.1)`, without the kind.
-fn bare(name: &str) -> &str {
+fn bare(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
-    inner.unwrap_or(name).trim_matches('"')
+    let inner = inner.unwrap_or(name).trim_matches('"');
+    // rustls writes `0::1`.
+    inner.parse::<std::net::IpAddr>().map_or_else(|_| inner.to_owned(), |ip| ip.to_string())
 }
 
 /// Whether webpki refused an authority's certificate in the place of a server's or client's.
@@ -187,6 +189,10 @@ fn alert_words(alert: AlertDescription) -> String {
         AlertDescription::UnrecognisedName => "that it has no such server name (unrecognized_name)",
         AlertDescription::NoApplicationProtocol => {
             "that it has none of our application protocols (no_application_protocol)"
+        }
+        AlertDescription::DecryptError => {
+            "that a signature does not fit (decrypt_error): it may trust another certificate of \
+             the same name"
         }
         AlertDescription::CloseNotify => "that it ends the connection (close_notify)",
         AlertDescription::UserCanceled => "that its user has cancelled (user_canceled)",

@@ -246,13 +246,15 @@ impl ClientCertVerifier for ClientTrust {
     }
 }
 
-/// An authority that was made anew, under its old name and with another key, is another authority.
+/// An authority that was made anew, under its old name and with another key (of another kind,
+/// perhaps), is another authority.
 #[allow(clippy::needless_pass_by_value)] // For `map_err`.
 fn of_chain(error: TlsError) -> TlsError {
     match error {
-        TlsError::InvalidCertificate(CertificateError::BadSignature) => {
-            CertificateError::UnknownIssuer.into()
-        }
+        TlsError::InvalidCertificate(
+            CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+        ) => CertificateError::UnknownIssuer.into(),
         other => other,
     }
 }
