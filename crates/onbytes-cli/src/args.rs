@@ -72,6 +72,7 @@ enum Command {
 /// (SIGINT) or SIGTERM stops it gracefully: it accepts nothing more, and connections finish what
 /// they are at. A second signal stops it at once. With TLS, SIGHUP makes it read its certificates,
 /// keys and lists again: new connections get the new ones; a bad file changes nothing and is logged.
+/// Without TLS, SIGHUP ends it at once.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Chat:

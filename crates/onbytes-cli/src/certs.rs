@@ -129,6 +129,10 @@ impl Made {
         let folder = for_shell(&out.to_string_lossy());
         let file = |name: &str| for_shell(&out.join(name).to_string_lossy());
         let (cert, key) = (file("cert.pem"), file("key.pem"));
+        let names = match self.others {
+            Some(_) => "\nclient.pem is for a client with the common name 'onbytes client'",
+            None => "",
+        };
         let (files, serve, connect) = if self.others.is_some() {
             let (ca, client) = (file("ca.pem"), file("client.pem"));
             (
@@ -143,7 +147,7 @@ impl Made {
             "\
 made in {folder}:
 {files}
-cert.pem is for {hosts}
+cert.pem is for {hosts}{names}
 its SHA-256 fingerprint: {fingerprint}
 expires: {end}
 password of the .p12 files: {password}

@@ -11,8 +11,9 @@ use onbytes::{Client, ClientConfiguration, ClientReader, ClientWriter, Error, Er
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
 
-use crate::args::ConnectArgs;
+use crate::args::{ConnectArgs, LogFormat};
 use crate::failure::Failure;
+use crate::logging;
 use crate::tls::ClientTls;
 
 /// The most that is read from stdin at once, and so the most that is in memory on its way.
@@ -22,6 +23,8 @@ const CHUNK: usize = 64 * 1024;
 const INTERRUPTED: u8 = 130;
 
 pub(crate) fn run(args: &ConnectArgs) -> Result<ExitCode, Failure> {
+    // Warnings of TLS, such as a certificate that has expired, go to stderr.
+    let _log = logging::start(LogFormat::Text)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -94,9 +97,12 @@ fn not_connected(error: &Error, args: &ConnectArgs) -> Failure {
     match error.kind() {
         // Values that cannot be were found before; what is left are files.
         ErrorKind::Configuration => failure.of_a_file(),
+        ErrorKind::Tls if error.to_string().contains("does not speak TLS") => {
+            failure.hint("leave --tls out, or give the port of TLS")
+        }
         ErrorKind::Tls => failure,
         ErrorKind::Timeout if is_of_handshake(error) => {
-            failure.hint("--handshake-timeout sets how long it may take")
+            failure.hint("does the server speak TLS? --handshake-timeout sets how long it may take")
         }
         _ => failure.hint(way_in(error, args)),
     }
@@ -104,7 +110,7 @@ fn not_connected(error: &Error, args: &ConnectArgs) -> Failure {
 
 /// Whether it was the handshake that took too long, rather than the way there.
 fn is_of_handshake(error: &Error) -> bool {
-    error.source().is_some()
+    error.to_string().starts_with("the TLS handshake")
 }
 
 /// What may help where connecting has failed.

@@ -283,8 +283,9 @@ pub(crate) struct ClientTls {
     #[arg(long)]
     tls: bool,
 
-    /// Trust the certificates in this file in the place of the system's: as authorities, and as
-    /// themselves (PEM, or one in DER)
+    /// Trust the certificates in this file in the place of the system's (PEM, or one in DER). One that
+    /// the server shows itself is trusted as it is, whatever its name; one of an authority is trusted
+    /// for those that it has issued, and they have to be for HOST
     #[arg(long, value_name = "FILE", value_parser = file)]
     cert: Option<PathBuf>,
 
@@ -301,7 +302,8 @@ pub(crate) struct ClientTls {
     #[arg(long, value_name = "FILE")]
     trust_store_password_file: Option<PathBuf>,
 
-    /// The name to ask for (SNI) and to look for in the certificate [default: HOST]
+    /// The name to ask for (SNI), and to look for in a certificate that an authority has issued
+    /// [default: HOST]
     #[arg(long, value_name = "NAME", value_parser = crate::args::host)]
     server_name: Option<String>,
 

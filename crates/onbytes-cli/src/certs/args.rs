@@ -55,7 +55,8 @@ Examples:
       and: onbytes connect localhost 3000 --tls --cert certs/ca.pem \\
               --client-cert certs/client.pem --client-key certs/client-key.pem
   onbytes certs --out certs --days 30 --force
-      new ones in the place of the old
+      new ones in the place of the old; clients that trusted those have to be given the new file
+      (cert.pem, or with --ca ca.pem: a new CA is made). Without --ca, files of an earlier --ca stay
 
 Exit status: 0 when all files are written, 1 if one is there already or cannot be written, or if
 the password's file cannot be read, 2 if the command line, the environment variable or the password
