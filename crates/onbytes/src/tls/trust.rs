@@ -65,6 +65,34 @@ impl Trusted {
     }
 }
 
+/// The part of a verifier that is the same for servers and clients: that the peer has the key of the
+/// certificate it shows.
+macro_rules! verifies_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, TlsError> {
+            signature::verify_tls12(message, certificate, signature, &self.trusted.algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, TlsError> {
+            signature::verify_tls13(message, certificate, signature, &self.trusted.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.trusted.algorithms.supported_schemes()
+        }
+    };
+}
+
 /// A client's view of servers.
 #[derive(Debug)]
 pub(super) struct ServerTrust {
@@ -123,27 +151,7 @@ impl ServerCertVerifier for ServerTrust {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        signature::verify_tls12(message, certificate, signature, &self.trusted.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        signature::verify_tls13(message, certificate, signature, &self.trusted.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trusted.algorithms.supported_schemes()
-    }
+    verifies_signatures!();
 }
 
 /// A listener's view of clients.
@@ -223,27 +231,7 @@ impl ClientCertVerifier for ClientTrust {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        signature::verify_tls12(message, certificate, signature, &self.trusted.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        signature::verify_tls13(message, certificate, signature, &self.trusted.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trusted.algorithms.supported_schemes()
-    }
+    verifies_signatures!();
 }
 
 /// An authority that was made anew, under its old name and with another key (of another kind,
