@@ -391,8 +391,10 @@ impl Connection {
     /// while something is.
     fn see_to_backlog(&self) {
         if self.link.lock().claim_backlog() {
+            // Made here, so that it is missed nowhere even if the task never runs.
             let link = Arc::clone(&self.link);
-            self.runtime.spawn(send_backlog(link, self.write_timeout));
+            let sender = Sender { link, is_done: false, is_last: false };
+            self.runtime.spawn(send_backlog(sender, self.write_timeout));
         }
     }
 }
@@ -410,8 +412,7 @@ impl Drop for Connection {
 
 /// Sends what is queued, until nothing is, or the server takes nothing for `write_timeout`. Where
 /// nobody holds the client any more, it sees the connection to its end.
-async fn send_backlog(link: Arc<Link>, write_timeout: Option<Duration>) {
-    let mut sender = Sender { link, is_done: false, is_last: false };
+async fn send_backlog(mut sender: Sender, write_timeout: Option<Duration>) {
     let mut timer = Timer::default();
     let mut stall = ((0, 0), Instant::now());
     let (mut left, mut linger_until) = (LINGER_BYTES, None);

@@ -181,6 +181,92 @@ async fn a_handshake_that_comes_byte_by_byte_succeeds() {
 }
 
 #[tokio::test]
+async fn messages_in_fragments_of_every_size_are_joined() {
+    use onbytes::MutualTls;
+    let site = Site::new();
+    let billing = site.authority.client("billing");
+    let secure = site.secure().mutual_tls(MutualTls::required(site.trust()));
+    let server = Server::with(ListenerConfiguration::new().secure_socket(secure), Echo).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for size in [32, 33, 37, 40, 64, 100, 250, 1_000] {
+            // The content of random parts differs from one to the next.
+            for _ in 0..6 {
+                let mut config = site
+                    .foreign_builder(&[version])
+                    .with_client_auth_cert(billing.chain(), billing.private_key())
+                    .unwrap();
+                config.max_fragment_size = Some(size);
+                let mut peer = connect_foreign(server.address, config).await.unwrap();
+                let data = support::pattern(size as u64, 3_000);
+                peer.write_all(&data).await.unwrap();
+                let mut got = vec![0; data.len()];
+                within("the echo", peer.read_exact(&mut got)).await.unwrap();
+                assert!(got == data, "{version:?}, {size}");
+            }
+        }
+    }
+    let stats = server.listener.stats();
+    assert_eq!(stats.closed(CloseReason::Panicked), 0);
+    assert_eq!(stats.closed(CloseReason::HandshakeFailed), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_fragments_its_messages_is_understood() {
+    let site = Site::new();
+    for size in [32, 37, 100, 1_000] {
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(site.server.chain(), site.server.private_key())
+            .unwrap();
+        config.max_fragment_size = Some(size);
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listening = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listening.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move {
+            for _ in 0..6 {
+                let (tcp, _) = listening.accept().await.unwrap();
+                let mut tls = acceptor.accept(tcp).await.unwrap();
+                tls.write_all(&support::pattern(1, 3_000)).await.unwrap();
+                tls.shutdown().await.unwrap();
+            }
+        });
+        for _ in 0..6 {
+            let mut client = Client::connect("localhost", port, site.connecting()).await.unwrap();
+            let mut got = Vec::new();
+            while let Some(chunk) = within("reading", client.read_bytes()).await.unwrap() {
+                got.extend_from_slice(&chunk);
+            }
+            assert!(got == support::pattern(1, 3_000), "{size}");
+        }
+        within("the server", serving).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_hello_in_fragments_that_come_one_by_one_is_joined() {
+    let site = Site::new();
+    let server = Server::with(site.listening(), Echo).await;
+    let hello = client_hello(&site);
+    for size in [1, 2, 4, 5, 6, 10, 11, 50, 100, 700] {
+        let mut peer = server.connect().await;
+        peer.stream.set_nodelay(true).unwrap();
+        for (number, piece) in hello[5..].chunks(size).enumerate() {
+            let [high, low] = u16::try_from(piece.len()).unwrap().to_be_bytes();
+            peer.send([&[22, 3, 1, high, low], piece].concat()).await;
+            if number < 40 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        // A server hello, not an alert.
+        peer.expect([22, 3, 3]).await;
+    }
+    assert_eq!(server.listener.stats().closed(CloseReason::Panicked), 0);
+}
+
+#[tokio::test]
 async fn a_stalled_handshake_ends_in_its_time() {
     let site = Site::new();
     let secure = site.secure().handshake_timeout(Duration::from_millis(150));

@@ -119,6 +119,8 @@ impl State {
             return Poll::Ready(Err(self.failure()));
         }
         self.fin_sent = true;
+        // Others may wait for the same.
+        self.wake_everybody_not_accepted(wakes);
         Poll::Ready(Ok(()))
     }
 

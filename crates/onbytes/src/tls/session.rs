@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind};
 
 mod record;
 
-use record::{end_of_record, is_record, make_unfinished};
+use record::{Record, make_unfinished};
 
 /// The most that a peer can make us keep of handshake messages that are not complete. rustls itself
 /// refuses a message of more than 64 KiB; small fragments have headers beside.
@@ -158,7 +158,8 @@ impl Session {
             (trust, certificates, self.common().handshake_kind())
             && let Err(error) = trust.verify_client_cert(own, others, UnixTime::now())
         {
-            self.end();
+            // No goodbye: a client should not take this for an answer.
+            self.ended = true;
             return Err(failure::of_peer(error));
         }
         let server_name = self.server_name.take();
@@ -183,15 +184,25 @@ impl Session {
         // Up to where rustls is done with the bytes, and up to where it was shown whole records.
         let mut done = 0;
         let mut shown = std::mem::take(&mut self.shown);
+        // Looked up once for each record: rustls writes over headers when it joins fragments.
+        let mut record = Record::at(wire, shown);
         loop {
-            let end = end_of_record(wire, shown);
+            let end = record.end;
             let (discard, step) = self.step_unharmed(&mut wire[done..end], plain);
             done += discard;
             match step {
                 Ok(Step::Again) => {}
                 Ok(Step::PeerEnded) => self.peer_ended = true,
-                Ok(Step::Rest) if end < wire.len() => shown = end,
-                Ok(Step::Rest) => break,
+                Ok(Step::Rest) if end < wire.len() => {
+                    shown = end;
+                    record = Record::at(wire, shown);
+                }
+                Ok(Step::Rest) => {
+                    if record.is_whole {
+                        shown = end;
+                    }
+                    break;
+                }
                 Err(error) => {
                     self.failed = Some(failure::of_peer(error));
                     let start = shown.max(done);
@@ -221,7 +232,6 @@ impl Session {
         }
         self.pending.clear();
         self.pending.extend_from_slice(rest);
-        let shown = if is_record(wire, shown) { wire.len() } else { shown };
         self.shown = shown.saturating_sub(done);
     }
 

@@ -175,7 +175,9 @@ impl ClientTrust {
     ) -> Result<Self> {
         let trusted = Trusted::named(certificates, provider);
         let revoked_serials = revoked.iter().flat_map(|list| revoked_in(list)).collect();
-        let subjects = trusted.roots.subjects();
+        // Clients take these for all that will do, so they are told only where they are.
+        let are_all = trusted.pins.len() == trusted.roots.len();
+        let subjects = if are_all { trusted.roots.subjects() } else { Vec::new() };
         let chain = if trusted.roots.is_empty() {
             None
         } else {

@@ -6,23 +6,24 @@ const HEADER: usize = 5;
 /// The most that rustls looks at in one record: 2^14 bytes, and what an older suite may add.
 const MOST_BODY: usize = (1 << 14) + 2047;
 
-/// Where the record that begins at `start` ends, or what there is of it.
-pub(super) fn end_of_record(wire: &[u8], start: usize) -> usize {
-    match body_len(wire, start) {
-        Some(len) => wire.len().min(start + HEADER + len),
-        None => wire.len(),
-    }
+/// A record on the wire.
+pub(super) struct Record {
+    /// Where it ends, or what there is of it.
+    pub(super) end: usize,
+    /// Whether all of it is there.
+    pub(super) is_whole: bool,
 }
 
-/// Whether a whole record begins at `start` and ends where `wire` does.
-pub(super) fn is_record(wire: &[u8], start: usize) -> bool {
-    body_len(wire, start).is_some_and(|len| start + HEADER + len == wire.len())
-}
-
-fn body_len(wire: &[u8], start: usize) -> Option<usize> {
-    match wire.get(start..start + HEADER)? {
-        &[_, _, _, high, low] => Some(usize::from(u16::from_be_bytes([high, low]))),
-        _ => None,
+impl Record {
+    /// The record that begins at `start`.
+    pub(super) fn at(wire: &[u8], start: usize) -> Self {
+        let end = match wire.get(start..start + HEADER) {
+            Some(&[_, _, _, high, low]) => {
+                start + HEADER + usize::from(u16::from_be_bytes([high, low]))
+            }
+            _ => usize::MAX,
+        };
+        Self { end: end.min(wire.len()), is_whole: end <= wire.len() }
     }
 }
 
@@ -55,12 +56,15 @@ mod tests {
     #[test]
     fn records_end_where_their_headers_say_or_where_the_wire_does() {
         let wire = [record(3), record(0)].concat();
-        assert_eq!(end_of_record(&wire, 0), 8);
-        assert_eq!(end_of_record(&wire, 8), 13);
-        assert!(is_record(&wire, 8) && !is_record(&wire, 0) && !is_record(&wire, 13));
+        let at = |wire: &[u8], start| {
+            let Record { end, is_whole } = Record::at(wire, start);
+            (end, is_whole)
+        };
+        assert_eq!(at(&wire, 0), (8, true));
+        assert_eq!(at(&wire, 8), (13, true));
+        assert_eq!(at(&wire, 13), (13, false));
         for cut in 0..8 {
-            assert_eq!(end_of_record(&wire[..cut], 0), cut);
-            assert!(!is_record(&wire[..cut], 0));
+            assert_eq!(at(&wire[..cut], 0), (cut, false));
         }
     }
 
@@ -70,7 +74,9 @@ mod tests {
             let mut wire = record(len);
             let seen = make_unfinished(&mut wire).unwrap();
             assert_eq!(seen, wire.len());
-            assert_eq!(body_len(&wire, 0), Some(len + 1));
+            let claimed = u16::from_be_bytes([wire[3], wire[4]]);
+            assert_eq!(usize::from(claimed), len + 1);
+            assert!(!Record::at(&wire, 0).is_whole);
         }
         assert_eq!(make_unfinished(&mut record(18_431)), None);
         // Too long to have been looked at: a header alone says as much.
