@@ -1,17 +1,17 @@
 //! The command line: what can be asked for.
 
 use std::ffi::OsString;
-use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use onbytes::{Endpoint, Listener, ListenerConfiguration};
+use onbytes::Endpoint;
 
+use crate::bounds::{LimitArgs, SocketArgs, TimeoutArgs};
 use crate::certs::CertsArgs;
-use crate::failure::{Failure, shown};
+use crate::failure::Failure;
 use crate::mistake;
 use crate::tls::{ClientTls, ServerTls};
+use crate::values::{Limit, address, count, host, limit, port};
 
 /// What the command line asks for.
 pub(crate) enum Request {
@@ -117,66 +117,19 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) workers: usize,
 
-    /// Connections at once [default: what the limit of open files, `ulimit -n`, leaves room for]
-    #[arg(
-        long, value_name = "N",
-        value_parser = count(1..=u32::MAX as usize), allow_negative_numbers = true,
-        help_heading = "Limits"
-    )]
-    pub(crate) max_connections: Option<usize>,
-
-    /// TLS handshakes at once; when there are more, the oldest gives way [default: 256 for each core]
-    #[arg(
-        long, value_name = "N",
-        value_parser = count(1..=u32::MAX as usize), allow_negative_numbers = true,
-        help_heading = "Limits"
-    )]
-    pub(crate) max_handshakes: Option<usize>,
-
-    /// What becomes of callers beyond --max-connections
-    #[arg(long, value_name = "WHAT", default_value = "queue", help_heading = "Limits")]
-    pub(crate) when_full: WhenFull,
-
     /// Keep a connection open for sending after the peer has ended its side (FIN), until the peer
     /// is gone or a time limit ends it [default: send what is due, then close]
-    #[arg(long, help_heading = "Limits")]
+    #[arg(long, help_heading = "Listening")]
     pub(crate) half_open: bool,
 
-    /// Close a connection after so long without a byte from the peer: seconds, or off
-    #[arg(
-        long, value_name = "SECS", default_value = "off",
-        value_parser = limit, allow_negative_numbers = true, help_heading = "Timeouts"
-    )]
-    pub(crate) idle_timeout: Limit,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 
-    /// Reset a connection after so long in which the peer took none of what is due to it: seconds,
-    /// or off
-    #[arg(
-        long, value_name = "SECS", default_value = "30",
-        value_parser = limit, allow_negative_numbers = true, help_heading = "Timeouts"
-    )]
-    pub(crate) write_timeout: Limit,
+    #[command(flatten)]
+    pub(crate) timeouts: TimeoutArgs,
 
-    /// Close a connection at this age, whatever it does: seconds, or off
-    #[arg(
-        long, value_name = "SECS", default_value = "off",
-        value_parser = limit, allow_negative_numbers = true, help_heading = "Timeouts"
-    )]
-    pub(crate) max_lifetime: Limit,
-
-    /// Probe a silent peer after so long (TCP keep-alive): seconds, 1 to 32767, or off
-    #[arg(
-        long, value_name = "SECS", default_value = "60",
-        value_parser = keep_alive, allow_negative_numbers = true, help_heading = "Timeouts"
-    )]
-    pub(crate) keep_alive: Limit,
-
-    /// The time that connections have to finish after the first signal: seconds; 0 for none
-    #[arg(
-        long, value_name = "SECS", default_value = "30",
-        value_parser = deadline, allow_negative_numbers = true, help_heading = "Timeouts"
-    )]
-    pub(crate) shutdown_timeout: Duration,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
 
     /// How log lines look. They go to stderr; the environment variable RUST_LOG chooses which:
     /// error, warn, info (the default), debug (each connection) or trace
@@ -225,12 +178,23 @@ pub(crate) struct ConnectArgs {
     )]
     pub(crate) timeout: Limit,
 
+    /// Give up after so long in which the system took nothing of what is due to the server; its
+    /// buffers take megabytes before that: seconds, or off
+    #[arg(
+        long, value_name = "SECS", default_value = "off",
+        value_parser = limit, allow_negative_numbers = true
+    )]
+    pub(crate) write_timeout: Limit,
+
     /// The local address, or its name, to connect from [default: the system chooses]
     #[arg(
         long, value_name = "HOST",
         value_parser = host
     )]
     pub(crate) local_host: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
 
     #[command(flatten)]
     pub(crate) tls: ClientTls,
@@ -247,15 +211,6 @@ pub(crate) enum ServiceName {
     Chat,
 }
 
-/// What becomes of callers beyond the greatest number of connections.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum WhenFull {
-    /// They wait for a place
-    Queue,
-    /// They are accepted and closed at once
-    Refuse,
-}
-
 /// How log lines look.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -265,96 +220,6 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// A time limit, which may be switched off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limit(pub(crate) Option<Duration>);
-
-// ---- Values: a parser's message tells the value and what would do ----
-
-const OFF: &str = "off";
-
-/// The longest time that is taken for meant, in seconds: some thirty years.
-const LONGEST: f64 = 1e9;
-
-pub(crate) fn limit(text: &str) -> Result<Limit, String> {
-    if text == OFF {
-        return Ok(Limit(None));
-    }
-    match seconds(text) {
-        Some(time) if !time.is_zero() => Ok(Limit(Some(time))),
-        _ => refused(text, "seconds, such as 10 or 0.5, at most 1000000000, or off"),
-    }
-}
-
-fn keep_alive(text: &str) -> Result<Limit, String> {
-    // What Linux takes, and so the library.
-    let possible = Duration::from_secs(1)..=Duration::from_secs(32_767);
-    match limit(text) {
-        Ok(Limit(time)) if time.is_none_or(|time| possible.contains(&time)) => Ok(Limit(time)),
-        _ => refused(text, "seconds from 1 to 32767, or off"),
-    }
-}
-
-fn deadline(text: &str) -> Result<Duration, String> {
-    match seconds(text) {
-        Some(time) => Ok(time),
-        None => refused(text, "seconds, such as 10 or 0.5, at most 1000000000, or 0 for none"),
-    }
-}
-
-fn seconds(text: &str) -> Option<Duration> {
-    let seconds: f64 = text.parse().ok()?;
-    // The range leaves out what is not a number, too.
-    (0.0..=LONGEST).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
-}
-
-/// A parser of whole numbers in `range`.
-pub(crate) fn count(
-    range: RangeInclusive<usize>,
-) -> impl Fn(&str) -> Result<usize, String> + Clone {
-    move |text| {
-        // `usize::from_str` would take a sign.
-        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-        match text.parse() {
-            Ok(count) if is_plain && range.contains(&count) => Ok(count),
-            _ => {
-                let (least, most) = (range.start(), range.end());
-                refused(text, &format!("a whole number from {least} to {most}"))
-            }
-        }
-    }
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    let port = count(1..=usize::from(u16::MAX))(text)?;
-    Ok(u16::try_from(port).unwrap_or(u16::MAX))
-}
-
-fn address(text: &str) -> Result<Endpoint, String> {
-    let endpoint: Endpoint = text.parse().map_err(message)?;
-    possible(endpoint)
-}
-
-pub(crate) fn host(text: &str) -> Result<String, String> {
-    possible((text, 0).into())?;
-    Ok(text.to_owned())
-}
-
-/// Whether the host can be one at all. A listener that is only made opens nothing and asks nobody.
-fn possible(endpoint: Endpoint) -> Result<Endpoint, String> {
-    Listener::new(endpoint.clone(), ListenerConfiguration::new()).map_err(message)?;
-    Ok(endpoint)
-}
-
-#[allow(clippy::needless_pass_by_value)] // For `map_err`.
-fn message(error: onbytes::Error) -> String {
-    error.to_string()
-}
-
-pub(crate) fn refused<T>(text: &str, possible: &str) -> Result<T, String> {
-    Err(format!("'{}' is not accepted; give {possible}", shown(text)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,44 +227,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_are_decimal_seconds_or_off() {
-        let some = |seconds| Ok(Limit(Some(Duration::from_secs_f64(seconds))));
-        assert_eq!(limit("0.25"), some(0.25));
-        assert_eq!(limit("1000000000"), some(1e9));
-        assert_eq!(limit("off"), Ok(Limit(None)));
-        for text in [
-            "", "0", "-0", "0.0", "1e-300", "-1", "nan", "inf", "-inf", "1e300", "1e10", "10s",
-            "1,5", " 1", "OFF",
-        ] {
-            let message = limit(text).expect_err(text);
-            assert!(message.contains("such as 10 or 0.5"), "{message}");
-        }
-        assert_eq!(deadline("0"), Ok(Duration::ZERO));
-        assert!(deadline("-1").is_err() && deadline("off").is_err());
-        assert!(keep_alive("0.5").is_err() && keep_alive("32768").is_err());
-    }
-
-    #[test]
-    fn counts_are_plain_whole_numbers_in_range() {
-        let count = count(1..=1024);
-        assert_eq!(count("1024"), Ok(1024));
-        for text in ["", "0", "1025", "-1", "+1", "1.0", "1e3", "99999999999999999999"] {
-            assert!(count(text).is_err(), "{text}");
-        }
-        assert!(port("65536").is_err() && port("0").is_err() && port("65535") == Ok(65535));
-    }
-
-    #[test]
-    fn hosts_that_cannot_be_are_refused_without_asking_anybody() {
-        assert!(host("localhost").is_ok() && host("::1").is_ok() && host("[::1]").is_ok());
-        for text in ["", "a b", "a\nb"] {
-            assert!(host(text).is_err(), "{text:?}");
-        }
-        let message = host(&"a".repeat(5_000)).unwrap_err();
-        assert!(message.len() < 300, "{message}");
-        assert!(address("127.0.0.1:65536").is_err() && address("").is_err());
     }
 }

@@ -83,8 +83,8 @@ fn configuration(args: &ConnectArgs) -> Result<ClientConfiguration, Failure> {
     let config = ClientConfiguration::new()
         .connect_timeout(args.connect_timeout.0)
         .timeout(args.timeout.0)
-        // A server that takes its time is waited for, in a pipeline as at a terminal.
-        .write_timeout(None)
+        .write_timeout(args.write_timeout.0)
+        .socket(args.socket.record()?)
         .secure_socket(args.tls.record()?);
     Ok(match &args.local_host {
         Some(host) => config.local_host(host),

@@ -4,6 +4,7 @@
 //! command line is wrong. With 1 and 2 one line on stderr says what is the matter.
 
 mod args;
+mod bounds;
 mod certs;
 mod chat;
 mod connect;
@@ -13,6 +14,7 @@ mod mistake;
 mod password;
 mod serve;
 mod tls;
+mod values;
 
 use std::process::ExitCode;
 

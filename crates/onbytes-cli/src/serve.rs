@@ -5,15 +5,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 
-use onbytes::{
-    Bytes, Error, Event, KeepAlive, Limits, Listener, ListenerConfiguration, SocketOptions,
-    Timeouts, WhenFull, service_fn,
-};
+use onbytes::{Bytes, Error, Event, Listener, ListenerConfiguration, service_fn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::args::{self, ServeArgs, ServiceName};
+use crate::args::{ServeArgs, ServiceName};
 use crate::chat::Chat;
 use crate::failure::Failure;
 use crate::logging;
@@ -55,7 +52,7 @@ async fn serve(listener: &Listener, args: &ServeArgs) -> Result<(), Failure> {
         }
     }
     tokio::select! {
-        _ = listener.graceful_stop(args.shutdown_timeout) => {}
+        _ = listener.graceful_stop(args.timeouts.shutdown_timeout) => {}
         () = signals.next() => {
             listener.immediate_stop().await;
         }
@@ -64,25 +61,12 @@ async fn serve(listener: &Listener, args: &ServeArgs) -> Result<(), Failure> {
 }
 
 fn configuration(args: &ServeArgs) -> Result<ListenerConfiguration, Failure> {
-    let when_full = match args.when_full {
-        args::WhenFull::Queue => WhenFull::Queue,
-        args::WhenFull::Refuse => WhenFull::Refuse,
-    };
-    let limits = Limits::new()
-        .max_connections(args.max_connections)
-        .max_handshakes(args.max_handshakes)
-        .when_full(when_full);
-    let timeouts = Timeouts::new()
-        .idle(args.idle_timeout.0)
-        .write(args.write_timeout.0)
-        .max_lifetime(args.max_lifetime.0);
-    let keep_alive = args.keep_alive.0.map(|idle| KeepAlive::new().idle(idle));
     Ok(ListenerConfiguration::new()
         .allow_half_open(args.half_open)
         .secure_socket(args.tls.record()?)
-        .limits(limits)
-        .timeouts(timeouts)
-        .socket(SocketOptions::new().backlog(args.backlog).keep_alive(keep_alive)))
+        .limits(args.limits.record())
+        .timeouts(args.timeouts.record())
+        .socket(args.socket.record()?.backlog(args.backlog)))
 }
 
 /// The runtime that serves connections; with one worker that is the main thread itself.

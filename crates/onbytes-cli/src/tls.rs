@@ -9,9 +9,9 @@ use onbytes::{
     ListenerSecureSocket, MutualTls, Protocol, TlsVersion, Trust, TrustStore,
 };
 
-use crate::args::{Limit, limit, refused};
 use crate::failure::Failure;
 use crate::password::{Password, Sources, resolve};
+use crate::values::{Limit, OrOff, limit, refused};
 
 /// What a server needs for TLS.
 #[derive(Debug, Args)]
@@ -165,10 +165,10 @@ impl ServerTls {
             .mutual_tls(self.mutual_tls()?)
             .alpn(&self.alpn);
         secure.key_log_file.clone_from(&self.key_log_file);
-        if let Some(Limit(time)) = self.handshake_timeout {
+        if let Some(OrOff(time)) = self.handshake_timeout {
             secure.handshake_timeout = time;
         }
-        if let Some(Limit(time)) = self.session_timeout {
+        if let Some(OrOff(time)) = self.session_timeout {
             secure.session_timeout = time;
         }
         Ok(Some(secure))
@@ -304,7 +304,7 @@ pub(crate) struct ClientTls {
 
     /// The name to ask for (SNI), and to look for in a certificate that an authority has issued
     /// [default: HOST]
-    #[arg(long, value_name = "NAME", value_parser = crate::args::host)]
+    #[arg(long, value_name = "NAME", value_parser = crate::values::host)]
     server_name: Option<String>,
 
     /// Take any name in the certificate; its chain is still verified
@@ -422,7 +422,7 @@ impl ClientTls {
         secure.key = self.key()?;
         secure.server_name.clone_from(&self.server_name);
         secure.key_log_file.clone_from(&self.key_log_file);
-        if let Some(Limit(time)) = self.handshake_timeout {
+        if let Some(OrOff(time)) = self.handshake_timeout {
             secure.handshake_timeout = time;
         }
         Ok(Some(secure))
@@ -568,7 +568,7 @@ fn suite(text: &str) -> Result<CipherSuite, String> {
 fn session(text: &str) -> Result<Limit, String> {
     let possible = Duration::from_secs(1)..=Duration::from_secs(604_800);
     match limit(text) {
-        Ok(Limit(time)) if time.is_none_or(|time| possible.contains(&time)) => Ok(Limit(time)),
+        Ok(OrOff(time)) if time.is_none_or(|time| possible.contains(&time)) => Ok(OrOff(time)),
         _ => refused(text, "seconds from 1 to 604800 (a week), or off"),
     }
 }
@@ -591,8 +591,8 @@ mod tests {
 
     #[test]
     fn session_times_have_a_range() {
-        assert_eq!(session("off"), Ok(Limit(None)));
-        assert_eq!(session("1"), Ok(Limit(Some(Duration::from_secs(1)))));
+        assert_eq!(session("off"), Ok(OrOff(None)));
+        assert_eq!(session("1"), Ok(OrOff(Some(Duration::from_secs(1)))));
         for text in ["0", "0.5", "604801", "-1", "nan", ""] {
             assert!(session(text).unwrap_err().contains("604800"), "{text}");
         }

@@ -15,23 +15,82 @@ use crate::connection::{Life, live};
 use crate::endpoint::canonical;
 use crate::event::Event;
 use crate::link::Link;
-use crate::run::{Membership, Place, Run};
+use crate::run::{Current, Entry, Membership, Place, Run};
 use crate::service::Service;
 use crate::socket::{ListeningSocket, Socket};
-use crate::{Error, ErrorKind, WhenFull};
+use crate::{Error, ErrorKind, Refusal, WhenFull};
 
 /// The service that new connections are for; `None` while nothing is attached.
 pub(crate) type Attached = Option<Arc<dyn Attachment>>;
 
-/// A service of any type, reduced to the one thing that the accept loop does with it. So nothing
-/// on a connection's way is boxed.
+/// A service of any type, reduced to what the accept loop does with it. So nothing on a connection's
+/// way is boxed.
 pub(crate) trait Attachment: Send + Sync {
     fn serve(self: Arc<Self>, membership: Membership);
+
+    /// The memory that one connection of this service takes, beside its queue.
+    fn weight(&self) -> usize;
 }
 
 impl<S: Service> Attachment for S {
     fn serve(self: Arc<Self>, membership: Membership) {
         tokio::spawn(live(self, Life::new(membership)));
+    }
+
+    fn weight(&self) -> usize {
+        /// What the runtime keeps for a task and a socket, and the listener to find them; measured
+        /// as what an idle connection takes beyond the two sizes below.
+        const OVERHEAD: usize = 512;
+        size_of_result(live::<S>) + size_of::<Link>() + OVERHEAD
+    }
+}
+
+/// The size of what a function of two arguments returns.
+fn size_of_result<A, B, R>(_: impl FnOnce(A, B) -> R) -> usize {
+    size_of::<R>()
+}
+
+/// What has to be so before anybody is accepted.
+pub(crate) struct Gates {
+    pub(crate) attached: watch::Receiver<Attached>,
+    pub(crate) suspended: watch::Receiver<bool>,
+    /// Whether memory allows it.
+    accepting: watch::Receiver<bool>,
+}
+
+impl Gates {
+    pub(crate) fn new(
+        attached: watch::Receiver<Attached>,
+        suspended: watch::Receiver<bool>,
+        run: &Run,
+    ) -> Self {
+        Self { attached, suspended, accepting: run.overload.accepting() }
+    }
+
+    /// Waits until callers may be accepted.
+    async fn open(&mut self, when_full: WhenFull) {
+        while self.service(when_full).is_none() {
+            let Self { attached, suspended, accepting } = self;
+            let all_open = async {
+                attached.wait_for(Option::is_some).await.is_ok()
+                    && suspended.wait_for(|suspended| !suspended).await.is_ok()
+                    && (when_full == WhenFull::Refuse || accepting.wait_for(|it| *it).await.is_ok())
+            };
+            if !all_open.await {
+                // The listener itself is gone; it aborts this task.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// The service for a caller who is accepted now; `None` where nobody is to be accepted.
+    fn service(&self, when_full: WhenFull) -> Attached {
+        // Who is refused for want of memory has to be accepted for that.
+        let has_memory = when_full == WhenFull::Refuse || *self.accepting.borrow();
+        if !has_memory || *self.suspended.borrow() {
+            return None;
+        }
+        self.attached.borrow().clone()
     }
 }
 
@@ -40,18 +99,21 @@ pub(crate) async fn accept_loop(
     socket: ListeningSocket,
     local: SocketAddr,
     run: Arc<Run>,
-    mut attached: watch::Receiver<Attached>,
+    mut gates: Gates,
 ) -> Error {
     let mut backoff = Backoff::default();
-    let mut reserve = Reserve::of(run.config.limits.when_full);
+    let mut reserve = Reserve::default();
+    let mut current = run.settings.get();
     loop {
-        // The place is taken before accept, so excess callers wait in the backlog.
-        let place = match run.config.limits.when_full {
-            WhenFull::Queue => Some(place_for_next(&socket, &run).await),
-            WhenFull::Refuse => None,
+        run.settings.refresh(&mut current);
+        reserve.keep(current.limits.when_full);
+        let arrival = tokio::select! {
+            biased;
+            arrival = next_arrival(&socket, &run, &current, &mut gates) => arrival,
+            () = run.settings.changed_from(&current) => continue,
         };
-        let (error, trouble) = match next_caller(&socket, &mut attached).await {
-            Ok(caller) => match admit(caller, local, &run, place).await {
+        let (error, trouble) = match arrival {
+            Ok(arrival) => match admit(arrival, local, &run, &current).await {
                 Ok(()) => {
                     backoff = Backoff::default();
                     run.events.recovered();
@@ -83,6 +145,41 @@ pub(crate) async fn accept_loop(
                 run.events.emit(&Event::Lost { error: &error });
                 return error;
             }
+        }
+    }
+}
+
+/// A caller, the service it is for, and its place if it has one already.
+struct Arrival {
+    fd: OwnedFd,
+    remote: Option<SocketAddr>,
+    service: Arc<dyn Attachment>,
+    place: Option<Place>,
+}
+
+/// Waits for a caller. Where callers are to wait, the place is taken first, so that those beyond it
+/// stay in the backlog.
+async fn next_arrival(
+    socket: &ListeningSocket,
+    run: &Run,
+    current: &Current,
+    gates: &mut Gates,
+) -> io::Result<Arrival> {
+    let when_full = current.limits.when_full;
+    gates.open(when_full).await;
+    let place = match when_full {
+        WhenFull::Queue => Some(place_for_next(socket, run).await),
+        WhenFull::Refuse => None,
+    };
+    loop {
+        gates.open(when_full).await;
+        socket.readable().await?;
+        // A gate may have been closed meanwhile: then the caller goes on waiting.
+        let Some(service) = gates.service(when_full) else { continue };
+        match socket.accept() {
+            Ok((fd, remote)) => return Ok(Arrival { fd, remote, service, place }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }
@@ -131,62 +228,55 @@ async fn place_of_handshake(_: &Run) -> Option<Place> {
     None
 }
 
-/// A caller, and the service it is for.
-struct NewCaller {
-    fd: OwnedFd,
-    remote: Option<SocketAddr>,
-    service: Arc<dyn Attachment>,
-}
-
-/// Waits for a caller and for a service to give it to.
-async fn next_caller(
-    socket: &ListeningSocket,
-    attached: &mut watch::Receiver<Attached>,
-) -> io::Result<NewCaller> {
-    loop {
-        if attached.wait_for(Option::is_some).await.is_err() {
-            // The listener itself is gone; it aborts this task.
-            std::future::pending::<()>().await;
-        }
-        socket.readable().await?;
-        // The service may have been detached meanwhile: then the caller goes on waiting.
-        let Some(service) = attached.borrow().clone() else { continue };
-        match socket.accept() {
-            Ok((fd, remote)) => return Ok(NewCaller { fd, remote, service }),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Gives a caller to its service, or turns it away where there is no place.
+/// Gives a caller to its service, or turns it away.
 async fn admit(
-    caller: NewCaller,
+    arrival: Arrival,
     listening: SocketAddr,
     run: &Arc<Run>,
-    place: Option<Place>,
+    current: &Arc<Current>,
 ) -> io::Result<()> {
-    let NewCaller { fd, remote, service } = caller;
+    let Arrival { fd, remote, service, place } = arrival;
+    // A caller without an address has gone already.
+    let remote = canonical(remote.ok_or(io::ErrorKind::ConnectionAborted)?);
+    let entry = match let_in(remote, place, run, current).await {
+        Ok(entry) => entry,
+        Err(cause) => {
+            drop(fd);
+            refuse(Some(remote), cause, run);
+            return Ok(());
+        }
+    };
+    let local = local_address(&fd, listening)?;
+    crate::bind::inherit(&fd, &run.config.socket)?;
+    let socket = Socket::register(fd)?;
+    let link = Link::new(next_number(), remote, local, socket, Arc::clone(&run.ledger));
+    link.set_weight(service.weight() as u64 + run.weight_of_handshake());
+    service.serve(Membership::new(Arc::clone(run), link, entry));
+    Ok(())
+}
+
+/// What a caller needs to become a connection, or why it cannot.
+async fn let_in(
+    remote: SocketAddr,
+    place: Option<Place>,
+    run: &Run,
+    current: &Arc<Current>,
+) -> Result<Entry, Refusal> {
+    let source = current.admission.admit(remote.ip())?;
+    if place.is_none() && !run.overload.is_accepting() {
+        return Err(Refusal::Overload);
+    }
     let place = match place.or_else(|| run.places.try_take()) {
         Some(place) => Some(place),
         None => place_of_handshake(run).await,
     };
-    let Some(place) = place else {
-        refuse(remote, run);
-        return Ok(());
-    };
-    // A caller without an address has gone already.
-    let remote = remote.ok_or(io::ErrorKind::ConnectionAborted)?;
-    let local = local_address(&fd, listening)?;
-    crate::bind::inherit(&fd, &run.config.socket)?;
-    let link = Link::new(next_number(), canonical(remote), local, Socket::register(fd)?);
-    service.serve(Membership::new(Arc::clone(run), link, place));
-    Ok(())
+    let place = place.ok_or(Refusal::Full)?;
+    Ok(Entry { place, source, current: Arc::clone(current) })
 }
 
-fn refuse(remote: Option<SocketAddr>, run: &Run) {
-    run.counters.refused.fetch_add(1, Ordering::Relaxed);
-    run.events.emit(&Event::Refused { remote_addr: remote.map(canonical) });
+fn refuse(remote_addr: Option<SocketAddr>, cause: Refusal, run: &Run) {
+    run.counters.refused[cause as usize].fetch_add(1, Ordering::Relaxed);
+    run.events.emit(&Event::Refused { remote_addr, cause });
 }
 
 /// Our address of a connection. Only a listener on all interfaces has to ask for it.
@@ -268,22 +358,26 @@ impl Backoff {
 }
 
 /// A descriptor kept so that, when there is no other, callers can still be turned away.
+#[derive(Default)]
 struct Reserve {
     spare: Option<File>,
     is_wanted: bool,
 }
 
 impl Reserve {
-    fn of(when_full: WhenFull) -> Self {
-        let mut reserve = Self { spare: None, is_wanted: when_full == WhenFull::Refuse };
-        reserve.refill();
-        reserve
+    /// Has a descriptor in reserve where callers beyond a bound are refused. Where they wait, they wait
+    /// for descriptors too.
+    fn keep(&mut self, when_full: WhenFull) {
+        self.is_wanted = when_full == WhenFull::Refuse;
+        if !self.is_wanted {
+            self.spare = None;
+        } else if self.spare.is_none() {
+            self.spare = File::open("/dev/null").ok();
+        }
     }
 
     fn refill(&mut self) {
-        if self.is_wanted && self.spare.is_none() {
-            self.spare = File::open("/dev/null").ok();
-        }
+        self.keep(if self.is_wanted { WhenFull::Refuse } else { WhenFull::Queue });
     }
 
     /// Turns one caller away with the spare descriptor, if one waits; `false` where there is no
@@ -301,7 +395,7 @@ impl Reserve {
         };
         if let Ok((fd, remote)) = result {
             drop(fd);
-            refuse(remote, run);
+            refuse(remote.map(canonical), Refusal::Starved, run);
         }
         self.refill();
         is_possible

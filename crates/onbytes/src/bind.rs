@@ -123,6 +123,10 @@ pub(crate) fn apply(fd: impl std::os::fd::AsFd, options: &SocketOptions) -> io::
         sockopt::set_tcp_keepintvl(fd, keep_alive.interval)?;
         #[cfg(not(target_os = "openbsd"))]
         sockopt::set_tcp_keepcnt(fd, u32::try_from(keep_alive.probes).unwrap_or(u32::MAX))?;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Some(time) = keep_alive.user_timeout {
+            sockopt::set_tcp_user_timeout(fd, u32::try_from(time.as_millis()).unwrap_or(u32::MAX))?;
+        }
     }
     if let Some(size) = options.send_buffer {
         sockopt::set_socket_send_buffer_size(fd, size)?;

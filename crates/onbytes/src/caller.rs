@@ -5,6 +5,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
@@ -13,7 +14,7 @@ use bytes::Bytes;
 
 use crate::close::CloseReason;
 use crate::link::{Link, WriteStep};
-use crate::{ConnectionStats, Result};
+use crate::{ConnectionStats, Error, Result};
 
 /// The peer of one connection: who it is, and the way to write to it or to end it.
 ///
@@ -187,6 +188,33 @@ impl ConnectionId {
             LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
         Self { process: *PROCESS, number }
     }
+
+    /// The connection's number in this process; `None` for one of another process.
+    pub(crate) fn number(self) -> Option<u64> {
+        (self == Self::of(self.number)).then_some(self.number)
+    }
+}
+
+impl FromStr for ConnectionId {
+    type Err = Error;
+
+    /// Reads the text that an id displays as.
+    fn from_str(text: &str) -> Result<Self> {
+        let read = || {
+            let (process, number) = text.split_once('-')?;
+            let process = u64::from_str_radix(process, 16).ok()?;
+            let id = Self { process, number: number.parse().ok()? };
+            // What reads otherwise is not what was displayed: a sign, capitals, fewer digits.
+            (id.to_string() == text).then_some(id)
+        };
+        read().ok_or_else(|| {
+            let shown = crate::endpoint::shown(text);
+            Error::configuration(format!(
+                "'{shown}' is no connection id; give one as it is logged, such as {}",
+                Self { process: 0x0123_4567_89ab_cdef, number: 1 }
+            ))
+        })
+    }
 }
 
 /// The number of a new connection, unique in this process.
@@ -273,6 +301,20 @@ mod tests {
         assert_ne!(one, two);
         assert!(one.to_string().ends_with("-1"));
         assert_eq!(one.process, two.process);
+    }
+
+    #[test]
+    fn an_id_is_read_back_from_its_text_and_nothing_else_is() {
+        let id = ConnectionId::of(17);
+        assert_eq!(id.to_string().parse::<ConnectionId>().unwrap(), id);
+        assert_eq!(id.number(), Some(17));
+        let foreign: ConnectionId = "0123456789abcdef-17".parse().unwrap();
+        assert_eq!(foreign.number(), None);
+        for text in
+            ["", "-", "1-1", "0123456789ABCDEF-1", "0123456789abcdef-+1", "x", "0123456789abcdef-"]
+        {
+            assert!(text.parse::<ConnectionId>().unwrap_err().is_configuration(), "{text}");
+        }
     }
 
     #[test]

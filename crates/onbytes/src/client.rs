@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::caller::next_number;
 use crate::close::{CloseReason, Parting};
 use crate::endpoint::{Endpoint, canonical};
+use crate::ledger::Ledger;
 use crate::link::{Ending, LINGER, LINGER_BYTES, Link, State, WriteStep};
 use crate::socket::Socket;
 use crate::stream::Input;
@@ -116,7 +117,8 @@ impl Client {
         let (fd, remote, local) = connecting::connect(&endpoint, &config, deadline).await?;
         let failed = |error| Error::caused(ErrorKind::Connect, "cannot use the socket", error);
         let socket = Socket::register(fd).map_err(failed)?;
-        let link = Link::new(next_number(), canonical(remote), canonical(local), socket);
+        let ledger = Arc::new(Ledger::new(config.max_queued_bytes));
+        let link = Link::new(next_number(), canonical(remote), canonical(local), socket, ledger);
         #[cfg(feature = "_tls")]
         if let Some(connector) = connector {
             connecting::shake_hands(&link, &connector, &endpoint, &config).await?;

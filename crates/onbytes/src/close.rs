@@ -11,10 +11,10 @@ use crate::Error;
 ///
 /// | reasons | what happens |
 /// |---|---|
-/// | `peer_closed`, `local_close`, `idle_timeout`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), then FIN |
+/// | `peer_closed`, `local_close`, `idle_timeout`, `too_slow`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), then FIN |
 /// | `truncated` | `on_error` once, then orderly |
 /// | `peer_reset`, `io_error`, `tls_error`, `write_timeout` | `on_error` once, nothing is sent any more, reset |
-/// | `local_abort`, `stop_forced`, `stopped` | no `on_error`, nothing is sent any more, reset |
+/// | `local_abort`, `limit`, `stop_forced`, `stopped` | no `on_error`, nothing is sent any more, reset |
 /// | `rejected` | `on_connect` failed: what is queued is sent, then FIN; no callback |
 /// | `handshake_failed`, `handshake_timeout` | no callback at all; the peer is told by a TLS alert, or reset |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +57,11 @@ pub enum CloseReason {
     /// The TLS handshake took longer than `secure_socket.handshake_timeout`, or gave way to a newer
     /// one because `limits.max_handshakes` or `limits.max_connections` was reached.
     HandshakeTimeout,
+    /// Less came from the peer than `timeouts.min_arrival`.
+    TooSlow,
+    /// A bound of the whole listener was reached, `limits.max_queued_bytes_total` or
+    /// `limits.max_memory`, and this connection was the one to go: [`Close::error`] says which.
+    Limit,
 }
 
 /// How the socket is left.
@@ -70,7 +75,7 @@ pub(crate) enum Parting {
 
 impl CloseReason {
     /// Every reason.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::PeerClosed,
         Self::LocalClose,
         Self::IdleTimeout,
@@ -89,6 +94,8 @@ impl CloseReason {
         Self::TlsError,
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
+        Self::TooSlow,
+        Self::Limit,
     ];
 
     /// The reason as one word, the same in logs and metrics.
@@ -112,6 +119,8 @@ impl CloseReason {
             Self::TlsError => "tls_error",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::TooSlow => "too_slow",
+            Self::Limit => "limit",
         }
     }
 
@@ -131,7 +140,8 @@ impl CloseReason {
             | Self::Drained
             | Self::Rejected
             | Self::Truncated
-            | Self::HandshakeFailed => Parting::Orderly,
+            | Self::HandshakeFailed
+            | Self::TooSlow => Parting::Orderly,
             Self::PeerReset
             | Self::IoError
             | Self::WriteTimeout
@@ -139,7 +149,8 @@ impl CloseReason {
             | Self::StopForced
             | Self::Stopped
             | Self::TlsError
-            | Self::HandshakeTimeout => Parting::Reset,
+            | Self::HandshakeTimeout
+            | Self::Limit => Parting::Reset,
         }
     }
 
@@ -231,6 +242,7 @@ mod tests {
                     | Rejected
                     | Truncated
                     | HandshakeFailed
+                    | TooSlow
             );
             assert_eq!(reason.is_orderly(), orderly, "{reason}");
             // A failed transport is flushed only where just the peer's side of it has ended, and a

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 use crate::ErrorKind;
 use crate::close::{CloseReason, Parting};
 use crate::event::Event;
+#[cfg(feature = "_tls")]
+use crate::link::ConnectionState;
 use crate::link::{Ending, LINGER, LINGER_BYTES, State};
 use crate::run::Membership;
 use crate::service::{ConnectionService, Drain, Service};
@@ -96,7 +98,7 @@ enum Next {
 
 impl Life {
     pub(crate) fn new(membership: Membership) -> Self {
-        Self { pace: Pace::new(&membership), membership, calling: "on_connect" }
+        Self { pace: Pace::default(), membership, calling: "on_connect" }
     }
 
     /// Shakes hands with a TLS peer, for a limited time. A failure ends the connection.
@@ -142,7 +144,7 @@ impl Life {
             None if !run.handshakes.complete(link) => {
                 link.end(CloseReason::HandshakeTimeout, None);
             }
-            None => {}
+            None => self.membership.note_secured(),
         }
     }
 
@@ -154,9 +156,12 @@ impl Life {
         caller: &Caller,
     ) -> Option<S::Connection> {
         #[cfg(feature = "_tls")]
-        if self.membership.run.acceptor.is_some() && self.membership.link.lock().ending().is_some()
-        {
-            return None;
+        if self.membership.run.acceptor.is_some() {
+            let mut state = self.membership.link.lock();
+            if state.ending().is_some() {
+                return None;
+            }
+            state.set_doing(ConnectionState::Connecting);
         }
         self.calling = "on_connect";
         // Boxed, so that a long-lived connection does not keep room for it.
@@ -242,8 +247,9 @@ impl Life {
 
     /// Says goodbye to the service, which has a limited time for it.
     async fn say_goodbye<C: ConnectionService>(&mut self, mut handler: C, close: &Close) {
-        let Membership { run, link, .. } = &self.membership;
-        let budget = later(Instant::now(), Some(run.config.timeouts.on_close));
+        self.membership.refresh();
+        let Membership { run, link, current, .. } = &self.membership;
+        let budget = later(Instant::now(), Some(current.timeouts.on_close));
         self.calling = "on_close";
         let mut goodbye = pin!(handler.on_close(close));
         let timer = &mut self.pace.timer;
@@ -300,13 +306,14 @@ impl Life {
     /// peer, and notices when the peer is gone. Tells whether a stop cut the connection off.
     fn attend(&mut self, cx: &mut Context<'_>) -> bool {
         let Self { membership, pace, .. } = self;
+        membership.refresh();
         let (is_cut, is_forced) = membership.link.change(|state, wakes| {
             state.attach_driver(cx);
             if state.ending().is_none_or(|ending| ending.cut.is_none()) {
                 if state.poll_flush(cx, wakes).is_ready() {
                     state.poll_broken(cx, wakes);
                 }
-                pace.check_own_deadlines(state, &membership.run.config.timeouts, cx, wakes);
+                pace.check_own_deadlines(state, membership, cx, wakes);
             }
             (state.ending().is_some_and(|ending| ending.cut.is_some()), state.is_forced())
         });
@@ -374,8 +381,8 @@ impl Life {
     async fn next(&mut self) -> Next {
         let Self { membership, pace, .. } = self;
         poll_fn(|cx| {
-            let timeouts = &membership.run.config.timeouts;
-            membership.link.change(|state, wakes| pace.poll_next(state, timeouts, cx, wakes))
+            membership.refresh();
+            membership.link.change(|state, wakes| pace.poll_next(state, membership, cx, wakes))
         })
         .await
     }
@@ -383,13 +390,14 @@ impl Life {
     /// Waits until everything queued is sent, and the end said, or cannot be any more.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self { membership, pace, .. } = self;
+        membership.refresh();
         membership.link.change(|state, wakes| {
             state.attach_driver(cx);
             let is_cut = |state: &State| state.ending().is_some_and(|end| end.cut.is_some());
             if is_cut(state) || state.poll_farewell(cx, wakes).is_ready() {
                 return Poll::Ready(());
             }
-            pace.check_stall(state, &membership.run.config.timeouts, cx, wakes);
+            pace.check_stall(state, membership, cx, wakes);
             if is_cut(state) { Poll::Ready(()) } else { Poll::Pending }
         })
     }

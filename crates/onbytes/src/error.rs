@@ -51,6 +51,8 @@ pub enum ErrorKind {
     Closed,
     /// The connection's write queue has no room now.
     Full,
+    /// A bound of the whole listener was reached, and this connection had to go.
+    Limit,
     /// A time limit passed.
     Timeout,
     /// The peer: it reset the connection.

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Close, ConnectionId, Error, ErrorKind, StopReport};
+use crate::{Close, ConnectionId, Error, ErrorKind, Pressure, Refusal, StopReport};
 
 /// One thing that happened; every kind has one [`name`](Self::name) and one set of fields.
 ///
@@ -33,14 +33,16 @@ pub enum Event<'a> {
         /// Our address that the peer connected to.
         local_addr: SocketAddr,
     },
-    /// A caller beyond `max_connections` was turned away. Logged as warning.
+    /// A caller was turned away before it became a connection. Logged as warning.
     #[non_exhaustive]
     Refused {
         /// The caller, where the system tells.
         remote_addr: Option<SocketAddr>,
+        /// Why.
+        cause: Refusal,
     },
     /// A connection has ended; its descriptor is closed or about to be. Logged as debug; as warning
-    /// for `service_error` and `rejected`; as info for `handshake_failed` and `handshake_timeout`. The
+    /// for `service_error`, `rejected` and `limit`; as info for `handshake_failed` and `handshake_timeout`. The
     /// log has the parts of `close` as `reason`, `error`,
     /// `bytes_received`, `bytes_sent`, `bytes_unsent`, `chunks_received`, `chunks_sent` and `age` (in
     /// seconds).
@@ -85,6 +87,36 @@ pub enum Event<'a> {
     /// Accepting works again after starvation. Logged as info.
     #[non_exhaustive]
     Recovered {},
+    /// Connections take so much memory together that the listener does something about it, or so much
+    /// less that it does not any more. Logged as warning where the pressure grows, as info where it
+    /// falls.
+    #[non_exhaustive]
+    Overload {
+        /// What the listener does from now on.
+        pressure: Pressure,
+        /// What it did before.
+        before: Pressure,
+        /// The memory taken, in bytes.
+        memory: u64,
+        /// `limits.max_memory`, in bytes.
+        ceiling: u64,
+    },
+    /// The configuration works, but not as may be meant: a limit that the system does not allow.
+    /// Told at the start and when limits change. Logged as warning.
+    #[non_exhaustive]
+    LimitsWarning {
+        /// What is to be looked at.
+        warning: &'a str,
+    },
+    /// Limits or time limits were changed while the listener runs. Logged as info.
+    #[non_exhaustive]
+    LimitsChanged {},
+    /// [`Listener::suspend`](crate::Listener::suspend): callers wait. Logged as info.
+    #[non_exhaustive]
+    Suspended {},
+    /// [`Listener::resume`](crate::Listener::resume): callers are accepted. Logged as info.
+    #[non_exhaustive]
+    Resumed {},
     /// The listening socket is gone; the listener accepts nothing more. Logged as error.
     #[non_exhaustive]
     Lost {
@@ -139,6 +171,11 @@ impl Event<'_> {
             Self::AcceptFailed { .. } => "accept_failed",
             Self::Starved { .. } => "starved",
             Self::Recovered {} => "recovered",
+            Self::Overload { .. } => "overload",
+            Self::LimitsWarning { .. } => "limits_warning",
+            Self::LimitsChanged {} => "limits_changed",
+            Self::Suspended {} => "suspended",
+            Self::Resumed {} => "resumed",
             Self::Lost { .. } => "lost",
             #[cfg(feature = "_tls")]
             Self::Reloaded {} => "reloaded",
@@ -158,7 +195,7 @@ pub(crate) type Hook = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct Events {
     hook: Mutex<Option<Hook>>,
-    quota: Mutex<[Quota; 5]>,
+    quota: Mutex<[Quota; 12]>,
     starvation: Mutex<Starvation>,
 }
 
@@ -222,15 +259,43 @@ impl Events {
             Event::Accepted { id, remote_addr, local_addr } => tracing::debug!(
                 target: "onbytes", event = name, %id, %remote_addr, %local_addr, "accepted"
             ),
-            Event::Refused { remote_addr } => {
-                let Some(left_out) = self.admit(0) else {
+            Event::Refused { remote_addr, cause } => {
+                // Each cause has lines of its own, so that a flood of one does not hide another.
+                let Some(left_out) = self.admit(6 + *cause as usize) else {
                     return;
                 };
                 let remote_addr = remote_addr.map(tracing::field::display);
                 tracing::warn!(
-                    target: "onbytes", event = name, remote_addr, left_out,
-                    "refused: max_connections is reached"
+                    target: "onbytes", event = name, remote_addr, %cause, left_out, "refused"
                 );
+            }
+            Event::Overload { pressure, before, memory, ceiling } => {
+                let Some(left_out) = self.admit(0) else {
+                    return;
+                };
+                if pressure > before {
+                    tracing::warn!(
+                        target: "onbytes", event = name, %pressure, %before, memory, ceiling,
+                        left_out, "memory is short"
+                    );
+                } else {
+                    tracing::info!(
+                        target: "onbytes", event = name, %pressure, %before, memory, ceiling,
+                        left_out, "memory is less short"
+                    );
+                }
+            }
+            Event::LimitsWarning { warning } => {
+                tracing::warn!(target: "onbytes", event = name, warning, "limits");
+            }
+            Event::LimitsChanged {} => {
+                tracing::info!(target: "onbytes", event = name, "limits are changed");
+            }
+            Event::Suspended {} => {
+                tracing::info!(target: "onbytes", event = name, "accepting is suspended");
+            }
+            Event::Resumed {} => {
+                tracing::info!(target: "onbytes", event = name, "accepting is resumed");
             }
             Event::Closed { id, remote_addr, close } => {
                 self.log_closed(name, *id, *remote_addr, close);
@@ -318,6 +383,12 @@ impl Events {
                     return;
                 };
                 closed!(info, left_out);
+            }
+            crate::CloseReason::Limit => {
+                let Some(left_out) = self.admit(5) else {
+                    return;
+                };
+                closed!(warn, left_out);
             }
             _ => closed!(debug, None::<u64>),
         }
@@ -428,12 +499,22 @@ mod tests {
         let close = |reason| Close { reason, stats: Default::default(), error: None };
         let orderly = &close(crate::CloseReason::PeerClosed);
         let rejected = &close(crate::CloseReason::Rejected);
+        let limited = &close(crate::CloseReason::Limit);
+        let overload =
+            |before, pressure| Event::Overload { pressure, before, memory: 1, ceiling: 2 };
         #[cfg(feature = "_tls")]
         let unshaken = &close(crate::CloseReason::HandshakeFailed);
         let all = [
             Event::Listening { local_addr: address },
             Event::Accepted { id, remote_addr: address, local_addr: address },
-            Event::Refused { remote_addr: Some(address) },
+            Event::Refused { remote_addr: Some(address), cause: Refusal::Denied },
+            Event::Closed { id, remote_addr: address, close: limited },
+            overload(Pressure::None, Pressure::Shrink),
+            overload(Pressure::Shrink, Pressure::None),
+            Event::LimitsWarning { warning: "a warning" },
+            Event::LimitsChanged {},
+            Event::Suspended {},
+            Event::Resumed {},
             Event::Closed { id, remote_addr: address, close: orderly },
             Event::Closed { id, remote_addr: address, close: rejected },
             Event::Panicked { id, callback: "on_bytes", panic: "boom" },

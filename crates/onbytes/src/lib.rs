@@ -181,6 +181,7 @@
 compile_error!("onbytes needs a Unix: it works on descriptors and their readiness");
 
 mod accept;
+mod admission;
 mod bind;
 mod buffer;
 mod caller;
@@ -191,9 +192,12 @@ mod connection;
 mod endpoint;
 mod error;
 mod event;
+mod ledger;
 mod link;
 mod listener;
+mod memory;
 mod outbox;
+mod prefix;
 #[cfg(feature = "serde")]
 mod record;
 mod run;
@@ -203,25 +207,29 @@ mod service;
 #[cfg(test)]
 mod simulation;
 mod socket;
+mod sources;
 mod stop;
 mod stream;
 mod timer;
 #[cfg(feature = "_tls")]
 mod tls;
 
+pub use admission::Refusal;
 pub use bytes::Bytes;
 pub use caller::{Caller, Closed, ConnectionId, WriteBytes};
 pub use client::{Client, ClientReader, ClientWriter};
 pub use close::{Close, CloseReason, ConnectionStats};
 pub use config::{
-    ClientConfiguration, KeepAlive, Limits, ListenerConfiguration, SocketOptions, Timeouts,
-    WhenFull,
+    ClientConfiguration, KeepAlive, Limits, ListenerConfiguration, MinArrival, PerSource,
+    SocketOptions, Timeouts, WhenFull,
 };
 pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
+pub use link::{ConnectionInfo, ConnectionState};
 pub use listener::{Listener, ServiceToken};
-pub use run::ListenerStats;
+pub use prefix::Prefix;
+pub use run::{ListenerStats, Pressure};
 #[cfg(feature = "_tls")]
 pub use secure::{
     CertKey, CipherSuite, ClientCertificates, ClientSecureSocket, Key, KeyStore,

@@ -5,7 +5,8 @@
 //! them after the lock is released.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,22 +14,25 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::close::{Close, CloseReason, ConnectionStats, Parting};
+use crate::ledger::Ledger;
 use crate::outbox::Outbox;
+use crate::sources::SourcePlace;
 use crate::stream::Stream;
+use crate::timer::Ticks;
 use crate::{Error, ErrorKind, Result};
 
 mod client;
 mod receiving;
 #[cfg(feature = "_tls")]
 mod secure;
+mod status;
 mod waiting;
 mod writing;
 
+pub(crate) use status::Vitals;
+pub use status::{ConnectionInfo, ConnectionState};
 use waiting::{Ticket, Waiting, new_ticket};
 pub(crate) use waiting::{Wakes, WriteStep};
-
-/// Room for queued bytes of one connection. Writers beyond it wait; reading stops above it.
-pub(crate) const QUEUE_CAP: u64 = 64 * 1024;
 
 /// How long, and for how many bytes, input is discarded after our FIN.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
@@ -43,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) remote: SocketAddr,
     pub(crate) local: SocketAddr,
     accepted: Instant,
+    /// The memory that the connection takes, beside its queue.
+    weight: AtomicU32,
     /// What was agreed on with a TLS peer.
     // Boxed, because a plain connection has none and should not keep room for it.
     #[cfg(feature = "_tls")]
@@ -55,6 +61,14 @@ pub(crate) struct State {
     // Taken at the end, so that the descriptor closes whatever clones of the caller live on.
     stream: Option<Stream>,
     outbox: Outbox,
+    /// What is held by this connection and all others of its listener.
+    ledger: Arc<Ledger>,
+    /// Its place among the connections of its source, where these are bounded.
+    // Boxed, because there is none unless a bound is set.
+    source: Option<Box<SourcePlace>>,
+    doing: ConnectionState,
+    /// When something came from the peer last.
+    active_at: Ticks,
     ending: Option<Ending>,
     /// The peer is gone for good: nothing can be sent, what it sent before may still be read.
     broken: bool,
@@ -131,10 +145,15 @@ impl Link {
         remote: SocketAddr,
         local: SocketAddr,
         stream: impl Into<Stream>,
+        ledger: Arc<Ledger>,
     ) -> Self {
         let state = State {
             stream: Some(stream.into()),
             outbox: Outbox::default(),
+            ledger,
+            source: None,
+            doing: ConnectionState::Connecting,
+            active_at: Ticks::now(),
             ending: None,
             broken: false,
             end_seen: false,
@@ -152,6 +171,7 @@ impl Link {
             remote,
             local,
             accepted: Instant::now(),
+            weight: AtomicU32::new(0),
             #[cfg(feature = "_tls")]
             tls: std::sync::OnceLock::new(),
             state: Mutex::new(state),
@@ -164,11 +184,21 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, then wakes whoever the change concerns.
+    /// Changes the state, then wakes whoever the change concerns. What it does to the queue is noted
+    /// in the ledger.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State, &mut Wakes) -> T) -> T {
         let mut wakes = Wakes::default();
-        let result = change(&mut self.lock(), &mut wakes);
+        let mut state = self.lock();
+        let before = state.outbox.load();
+        let result = change(&mut state, &mut wakes);
+        let after = state.outbox.load();
+        let pressed = (before != after && state.ledger.note(before, after))
+            .then(|| Arc::clone(&state.ledger));
+        drop(state);
         wakes.wake();
+        if let Some(ledger) = pressed {
+            ledger.call_relief();
+        }
         result
     }
 
@@ -206,6 +236,55 @@ impl Link {
     /// even an orderly end short.
     pub(crate) fn end(&self, reason: CloseReason, error: Option<Error>) {
         self.change(|state, wakes| state.end(reason, error, wakes));
+    }
+
+    /// Ends the connection at once for reason `limit`, and frees what it holds.
+    pub(crate) fn cut_off(&self, error: Error) {
+        self.change(|state, wakes| state.fail_with(CloseReason::Limit, error, wakes));
+    }
+
+    /// Memory is short: keeps as little as possible.
+    pub(crate) fn shrink(&self) {
+        self.change(|state, _| {
+            state.outbox.compact();
+            if state.has_backlog()
+                && let Some(stream) = &mut state.stream
+            {
+                stream.narrow();
+            }
+        });
+    }
+
+    /// Limits have changed: whoever waits looks again.
+    pub(crate) fn reconsider(&self) {
+        self.change(|state, wakes| {
+            wakes.driver.clone_from(&state.driver);
+            state.wake_for_room(wakes);
+        });
+    }
+
+    // ---- The place among those of the same source ----
+
+    /// Counts the connection where it belongs now. One whose descriptor is closed counts nowhere.
+    pub(crate) fn set_source(&self, source: impl FnOnce() -> Option<SourcePlace>) {
+        let mut state = self.lock();
+        if state.stream.is_some() {
+            state.source = source().map(Box::new);
+        }
+    }
+
+    pub(crate) fn forget_source(&self) {
+        self.lock().source = None;
+    }
+
+    // ---- The memory it takes ----
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight.load(Ordering::Relaxed).into()
+    }
+
+    pub(crate) fn set_weight(&self, weight: u64) {
+        self.weight.store(u32::try_from(weight).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// Asks the connection's task to let the service finish.
@@ -330,10 +409,6 @@ impl State {
     /// unread.
     pub(crate) fn fin_seen(&self) -> bool {
         self.stream.as_ref().is_none_or(|stream| stream.fin_seen(self.end_seen))
-    }
-
-    pub(crate) fn outbox(&self) -> &Outbox {
-        &self.outbox
     }
 
     /// The stream, while the descriptor is open.

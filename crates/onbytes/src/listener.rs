@@ -10,14 +10,18 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::accept::{Attached, accept_loop};
+use crate::accept::{Attached, Gates, accept_loop};
 use crate::bind;
+use crate::close::CloseReason;
 use crate::event::{Event, Events};
-use crate::run::{Counters, ListenerStats, Run};
+use crate::run::{Counters, ListenerStats, Run, warning_of};
 use crate::service::Service;
 use crate::socket::ListeningSocket;
 use crate::stop::{Running, StopReport};
-use crate::{Endpoint, Error, ErrorKind, ListenerConfiguration, Result};
+use crate::{
+    ConnectionId, ConnectionInfo, Endpoint, Error, ErrorKind, Limits, ListenerConfiguration,
+    Result, Timeouts,
+};
 
 /// Accepts TCP connections and gives each to the attached [`Service`].
 ///
@@ -60,10 +64,11 @@ struct Owner {
 
 struct Core {
     endpoint: Endpoint,
-    config: ListenerConfiguration,
+    config: Mutex<ListenerConfiguration>,
     events: Arc<Events>,
     counters: Arc<Counters>,
     attached: watch::Sender<Attached>,
+    suspended: watch::Sender<bool>,
     current: AtomicU64,
     phase: Mutex<Phase>,
 }
@@ -92,10 +97,11 @@ impl Listener {
         config.check()?;
         let core = Core {
             endpoint: bind::effective_endpoint(endpoint.into(), &config)?,
-            config,
+            config: Mutex::new(config),
             events: Arc::default(),
             counters: Arc::default(),
             attached: watch::Sender::new(None),
+            suspended: watch::Sender::new(false),
             current: AtomicU64::new(0),
             phase: Mutex::new(Phase::Stopped),
         };
@@ -177,27 +183,145 @@ impl Listener {
     pub async fn start(&self) -> Result<()> {
         let core = self.core();
         let starting = core.begin_start()?;
+        let config = core.config().clone();
         // Files are read, and every mistake in them is found, before the port is opened.
         #[cfg(feature = "_tls")]
-        let acceptor = core.load_acceptor().await?;
-        let (fd, local) = bind::listen(&core.endpoint, &core.config).await?;
-        let run =
-            Run::new(core.config.clone(), Arc::clone(&core.events), Arc::clone(&core.counters));
+        let acceptor = core.load_acceptor(&config).await?;
+        let (fd, local) = bind::listen(&core.endpoint, &config).await?;
+        core.warn_of_limits(&config.limits);
+        let workers = config.workers;
+        let run = Run::new(config, Arc::clone(&core.events), Arc::clone(&core.counters));
         #[cfg(feature = "_tls")]
         let run = run.with_acceptor(acceptor);
-        let running = Arc::new(Running::new(Arc::new(run)));
-        let sockets = share(fd, core.config.workers)?;
+        let running = Arc::new(Running::new(run.shared()));
+        let sockets = share(fd, workers)?;
         core.events.emit(&Event::Listening { local_addr: crate::endpoint::canonical(local) });
         for socket in sockets {
-            let attached = core.attached.subscribe();
-            running.accept(accept_loop(socket, local, Arc::clone(&running.run), attached));
+            let run = Arc::clone(&running.run);
+            let gates = Gates::new(core.attached.subscribe(), core.suspended.subscribe(), &run);
+            running.accept(accept_loop(socket, local, run, gates));
         }
         if !starting.complete(&running, local) {
             running.stop_now(|| {});
             running.report().await;
             return Err(Error::of(ErrorKind::State, "the listener was stopped while it started"));
         }
+        // Where limits were changed while files were read, the run has those of before.
+        core.change(|_| {});
         Ok(())
+    }
+
+    /// Accepts nobody from now on: callers wait in the kernel's backlog. Live connections go on, and
+    /// so do TLS handshakes under way.
+    ///
+    /// It holds until [`resume`](Self::resume), over stops and starts too: a listener may be
+    /// suspended before it is started. Doing it twice is the same as once.
+    pub fn suspend(&self) {
+        if !self.core().suspended.send_replace(true) {
+            self.core().events.emit(&Event::Suspended {});
+        }
+    }
+
+    /// Accepts callers again after [`suspend`](Self::suspend), those who have waited first.
+    pub fn resume(&self) {
+        if self.core().suspended.send_replace(false) {
+            self.core().events.emit(&Event::Resumed {});
+        }
+    }
+
+    /// Is accepting suspended?
+    pub fn is_suspended(&self) -> bool {
+        *self.core().suspended.borrow()
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.core().config().limits.clone()
+    }
+
+    /// Changes the limits, also while the listener runs; they stay for later starts.
+    ///
+    /// They hold at once, for live connections too: writers that wait for room look again, and callers
+    /// that wait for a place. Where `max_connections` is lowered nobody is sent away: nobody is accepted
+    /// until fewer are live. Connections of a source that has more than it may have now, or that is
+    /// denied now, go on.
+    ///
+    /// ```
+    /// # use onbytes::{Listener, ListenerConfiguration};
+    /// # let listener = Listener::new(0, ListenerConfiguration::new())?;
+    /// listener.set_limits(listener.limits().max_connections(100))?;
+    /// # assert_eq!(listener.limits().max_connections, Some(100));
+    /// # Ok::<(), onbytes::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A value that cannot be, by name; nothing is changed then.
+    pub fn set_limits(&self, limits: Limits) -> Result<()> {
+        ListenerConfiguration::new().limits(limits.clone()).check()?;
+        self.core().warn_of_limits(&limits);
+        self.core().change(|config| config.limits = limits);
+        Ok(())
+    }
+
+    /// The time limits in force.
+    pub fn timeouts(&self) -> Timeouts {
+        self.core().config().timeouts.clone()
+    }
+
+    /// Changes the time limits, also while the listener runs; they stay for later starts.
+    ///
+    /// They hold at once, for live connections too, counted from when each wait began: a connection
+    /// that has been idle for longer than a new idle limit ends.
+    ///
+    /// # Errors
+    ///
+    /// A value that cannot be, by name; nothing is changed then.
+    pub fn set_timeouts(&self, timeouts: Timeouts) -> Result<()> {
+        ListenerConfiguration::new().timeouts(timeouts.clone()).check()?;
+        self.core().change(|config| config.timeouts = timeouts);
+        Ok(())
+    }
+
+    /// The live connections, in the order in which they were accepted.
+    ///
+    /// Each is looked at in turn, so the list is no snapshot of one instant; the counts of
+    /// [`stats`](Self::stats) cost less.
+    ///
+    /// ```
+    /// # use onbytes::{Listener, ListenerConfiguration};
+    /// # let listener = Listener::new(0, ListenerConfiguration::new())?;
+    /// for connection in listener.connections() {
+    ///     println!("{} {} {}", connection.id, connection.remote_addr, connection.state);
+    /// }
+    /// # Ok::<(), onbytes::Error>(())
+    /// ```
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        let Some(running) = self.core().running() else { return Vec::new() };
+        let mut connections = Vec::with_capacity(running.run.alive());
+        running.run.registry.each(|link| connections.push(link.info()));
+        connections.sort_unstable_by_key(|connection| connection.id);
+        connections
+    }
+
+    /// Closes one live connection in order, as [`Caller::close`](crate::Caller::close) does; tells
+    /// whether there is one of this name.
+    pub fn close(&self, id: ConnectionId) -> bool {
+        self.end(id, CloseReason::LocalClose)
+    }
+
+    /// Resets one live connection, as [`Caller::abort`](crate::Caller::abort) does; tells whether
+    /// there is one of this name.
+    pub fn abort(&self, id: ConnectionId) -> bool {
+        self.end(id, CloseReason::LocalAbort)
+    }
+
+    fn end(&self, id: ConnectionId, reason: CloseReason) -> bool {
+        let link = id.number().and_then(|number| self.core().running()?.run.registry.find(number));
+        link.is_some_and(|link| {
+            link.end(reason, None);
+            true
+        })
     }
 
     /// Reads the files of `secure_socket` again: certificates, keys, the authorities of client
@@ -252,8 +376,8 @@ impl Listener {
 
     /// Counts of what the listener has seen.
     pub fn stats(&self) -> ListenerStats {
-        let active = self.core().running().map_or(0, |running| running.run.alive());
-        ListenerStats::of(&self.core().counters, active)
+        let running = self.core().running();
+        ListenerStats::of(&self.core().counters, running.as_ref().map(|running| &*running.run))
     }
 
     /// Serves until SIGINT or SIGTERM, then stops gracefully: attach, start, run, stop.
@@ -272,7 +396,7 @@ impl Listener {
         self.attach(service);
         self.start().await?;
         self.run_until(signals.next()).await?;
-        let graceful = self.graceful_stop(self.core().config.timeouts.shutdown);
+        let graceful = self.graceful_stop(self.timeouts().shutdown);
         tokio::select! {
             report = graceful => Ok(report),
             () = signals.next() => Ok(self.immediate_stop().await),
@@ -298,7 +422,7 @@ impl Listener {
         self.attach(service);
         self.start().await?;
         self.run_until(shutdown).await?;
-        Ok(self.graceful_stop(self.core().config.timeouts.shutdown).await)
+        Ok(self.graceful_stop(self.timeouts().shutdown).await)
     }
 
     /// Waits for `shutdown`, unless the listening socket is lost before.
@@ -382,6 +506,37 @@ impl Core {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn config(&self) -> MutexGuard<'_, ListenerConfiguration> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes limits or time limits, for later starts and for what runs.
+    fn change(&self, change: impl FnOnce(&mut ListenerConfiguration)) {
+        let mut config = self.config();
+        let before = (config.limits.clone(), config.timeouts.clone());
+        change(&mut config);
+        let (limits, timeouts) = (config.limits.clone(), config.timeouts.clone());
+        let has_changed = before != (limits.clone(), timeouts.clone());
+        let running = self.running();
+        if let Some(running) = &running {
+            // Under the lock, so that the last change is the one in force.
+            running.run.change_settings(limits, timeouts);
+        }
+        drop(config);
+        if let Some(running) = running {
+            running.run.apply_settings();
+        }
+        if has_changed {
+            self.events.emit(&Event::LimitsChanged {});
+        }
+    }
+
+    fn warn_of_limits(&self, limits: &Limits) {
+        if let Some(warning) = warning_of(limits) {
+            self.events.emit(&Event::LimitsWarning { warning: &warning });
+        }
+    }
+
     fn running(&self) -> Option<Arc<Running>> {
         match &*self.lock() {
             Phase::Running(running, _) => Some(Arc::clone(running)),
@@ -414,8 +569,11 @@ impl Core {
 
     /// What makes TLS sessions, where connections are to be secured.
     #[cfg(feature = "_tls")]
-    async fn load_acceptor(&self) -> Result<Option<crate::tls::Acceptor>> {
-        let Some(secure) = self.config.secure_socket.clone() else { return Ok(None) };
+    async fn load_acceptor(
+        &self,
+        config: &ListenerConfiguration,
+    ) -> Result<Option<crate::tls::Acceptor>> {
+        let Some(secure) = config.secure_socket.clone() else { return Ok(None) };
         let loading = tokio::task::spawn_blocking(move || crate::tls::Acceptor::load(&secure));
         let loaded = loading.await.unwrap_or_else(|error| Err(Error::new(error.to_string())));
         let (acceptor, warnings) = loaded?;

@@ -10,6 +10,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::buffer::BLOCK as READ_BLOCK;
+
 /// Entries up to this size are copied when they are queued, so that a small reply that is a slice
 /// of a large read buffer does not keep that buffer alive while the peer is slow.
 const COPIED: usize = 16 * 1024;
@@ -22,10 +24,34 @@ const BLOCK: usize = 1024;
 pub(crate) struct Outbox {
     taken: u64,
     sent: u64,
+    /// The memory that the entries take.
+    held: u64,
     backlog: VecDeque<Entry>,
 }
 
-enum Entry {
+/// What a queue weighs: bytes to be sent, and the memory that they take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Load {
+    pub(crate) queued: u64,
+    pub(crate) held: u64,
+}
+
+/// Which messages are copied when they are queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// Small ones only.
+    Large,
+    /// All that may be a part of a read buffer: memory is short.
+    Nothing,
+}
+
+struct Entry {
+    data: Data,
+    /// The memory that it takes, as it was counted when it came.
+    held: usize,
+}
+
+enum Data {
     /// A block of copied small messages, with room for more.
     Copied(BytesMut),
     /// A message kept as it was given.
@@ -33,17 +59,48 @@ enum Entry {
 }
 
 impl Entry {
+    /// A copy of `data`, with room for more of its kind.
+    fn copied(data: &[u8]) -> Self {
+        let held = data.len().next_power_of_two().max(BLOCK);
+        let mut block = BytesMut::with_capacity(held);
+        block.extend_from_slice(data);
+        Self { data: Data::Copied(block), held }
+    }
+
+    /// `data` as it is. What nobody else holds is counted as it is; what others hold too may be a
+    /// part of a read buffer and the last that keeps it alive, unless it is larger than one: then it
+    /// is a service's, which has it once for many.
+    fn kept(data: Bytes) -> Self {
+        let held = match data.len() {
+            len if data.is_unique() => len,
+            len if len <= READ_BLOCK => READ_BLOCK,
+            _ => 0,
+        };
+        Self { data: Data::Kept(data), held }
+    }
+
     fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Copied(block) => block,
-            Self::Kept(data) => data,
+        match &self.data {
+            Data::Copied(block) => block,
+            Data::Kept(data) => data,
         }
     }
 
     fn advance(&mut self, count: usize) {
-        match self {
-            Self::Copied(block) => block.advance(count),
-            Self::Kept(data) => data.advance(count),
+        match &mut self.data {
+            Data::Copied(block) => block.advance(count),
+            Data::Kept(data) => data.advance(count),
+        }
+    }
+
+    /// Takes `data` in where it is a block with room for it.
+    fn admits(&mut self, data: &[u8]) -> bool {
+        match &mut self.data {
+            Data::Copied(block) if block.capacity() - block.len() >= data.len() => {
+                block.extend_from_slice(data);
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -76,17 +133,46 @@ impl Outbox {
         self.sent += count as u64;
     }
 
+    /// What the queue weighs.
+    pub(crate) fn load(&self) -> Load {
+        Load { queued: self.queued(), held: self.held }
+    }
+
     /// Queues `data` behind everything else and returns its mark.
-    pub(crate) fn push(&mut self, data: Bytes) -> u64 {
+    pub(crate) fn push(&mut self, data: Bytes, keeping: Keeping) -> u64 {
         self.taken += data.len() as u64;
-        if !data.is_empty() {
-            if data.len() > COPIED {
-                self.backlog.push_back(Entry::Kept(data));
-            } else {
-                copy_into(&mut self.backlog, &data);
+        let copied = match keeping {
+            Keeping::Large => COPIED,
+            Keeping::Nothing => READ_BLOCK,
+        };
+        if data.is_empty()
+            || self
+                .backlog
+                .back_mut()
+                .is_some_and(|last| data.len() <= copied && last.admits(&data))
+        {
+            return self.taken;
+        }
+        self.insert(if data.len() > copied { Entry::kept(data) } else { Entry::copied(&data) });
+        self.taken
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        self.held += entry.held as u64;
+        self.backlog.push_back(entry);
+    }
+
+    /// Copies what may keep a read buffer alive, so that the queue takes no more memory than it has to.
+    pub(crate) fn compact(&mut self) {
+        for entry in &mut self.backlog {
+            let len = entry.as_slice().len();
+            if len <= READ_BLOCK && matches!(entry.data, Data::Kept(_)) {
+                let data = BytesMut::from(entry.as_slice());
+                self.held -= entry.held as u64;
+                *entry = Entry { data: Data::Copied(data), held: len };
+                self.held += len as u64;
             }
         }
-        self.taken
     }
 
     /// Fills `slices` with the front of the queue, at most `limit` bytes of it, and returns how
@@ -119,6 +205,7 @@ impl Outbox {
                 break;
             }
             left -= len;
+            self.held -= entry.held as u64;
             self.backlog.pop_front();
         }
         if self.is_empty() {
@@ -131,21 +218,10 @@ impl Outbox {
     pub(crate) fn discard(&mut self) -> u64 {
         let lost = self.queued();
         self.taken = self.sent;
+        self.held = 0;
         self.backlog = VecDeque::new();
         lost
     }
-}
-
-fn copy_into(backlog: &mut VecDeque<Entry>, data: &[u8]) {
-    if let Some(Entry::Copied(block)) = backlog.back_mut()
-        && block.capacity() - block.len() >= data.len()
-    {
-        block.extend_from_slice(data);
-        return;
-    }
-    let mut block = BytesMut::with_capacity(data.len().next_power_of_two().max(BLOCK));
-    block.extend_from_slice(data);
-    backlog.push_back(Entry::Copied(block));
 }
 
 #[cfg(test)]
@@ -162,8 +238,8 @@ mod tests {
     fn marks_are_positions_in_the_stream() {
         let mut outbox = Outbox::default();
         outbox.passed(10);
-        assert_eq!(outbox.push(Bytes::from_static(b"hello")), 15);
-        assert_eq!(outbox.push(Bytes::from_static(b"!")), 16);
+        assert_eq!(outbox.push(Bytes::from_static(b"hello"), Keeping::Large), 15);
+        assert_eq!(outbox.push(Bytes::from_static(b"!"), Keeping::Large), 16);
         outbox.advance(5);
         assert_eq!((outbox.sent(), outbox.queued()), (15, 1));
     }
@@ -171,10 +247,10 @@ mod tests {
     #[test]
     fn small_messages_share_a_block_and_large_ones_are_kept_as_they_are() {
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"a"));
-        outbox.push(Bytes::from_static(b"b"));
+        outbox.push(Bytes::from_static(b"a"), Keeping::Large);
+        outbox.push(Bytes::from_static(b"b"), Keeping::Large);
         let large = Bytes::from(vec![7; COPIED + 1]);
-        outbox.push(large.clone());
+        outbox.push(large.clone(), Keeping::Large);
         let backlog = &outbox.backlog;
         assert_eq!(backlog.len(), 2);
         assert_eq!(backlog[1].as_slice().as_ptr(), large.as_ptr());
@@ -185,16 +261,61 @@ mod tests {
         let mut buffer = BytesMut::zeroed(256 * 1024);
         let chunk = buffer.split_to(64).freeze();
         let mut outbox = Outbox::default();
-        outbox.push(chunk);
+        outbox.push(chunk, Keeping::Large);
         buffer.clear();
         assert!(buffer.try_reclaim(256 * 1024), "the buffer is free again");
     }
 
     #[test]
+    fn what_a_queue_holds_is_counted_until_it_is_sent() {
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"a"), Keeping::Large);
+        assert_eq!(outbox.load(), Load { queued: 1, held: BLOCK as u64 });
+        outbox.push(Bytes::from_static(b"b"), Keeping::Large);
+        assert_eq!(outbox.load(), Load { queued: 2, held: BLOCK as u64 }, "they share a block");
+        let own = Bytes::from(vec![1; 300_000]);
+        outbox.push(own, Keeping::Large);
+        assert_eq!(outbox.load().held, (BLOCK + 300_000) as u64);
+        outbox.advance(2);
+        assert_eq!(outbox.load(), Load { queued: 300_000, held: 300_000 });
+        outbox.advance(1);
+        assert_eq!(outbox.load().held, 300_000, "a part that is sent frees nothing");
+        outbox.discard();
+        assert_eq!(outbox.load(), Load::default());
+    }
+
+    #[test]
+    fn a_part_of_a_read_buffer_weighs_the_buffer_until_it_is_compacted() {
+        let mut buffer = BytesMut::zeroed(READ_BLOCK);
+        let mut outbox = Outbox::default();
+        outbox.push(buffer.split_to(COPIED + 1).freeze(), Keeping::Large);
+        assert_eq!(outbox.load().held, READ_BLOCK as u64);
+        outbox.advance(1);
+        let before = contents(&outbox);
+        outbox.compact();
+        assert_eq!(outbox.load(), Load { queued: COPIED as u64, held: COPIED as u64 });
+        assert_eq!(contents(&outbox), before);
+        buffer.clear();
+        assert!(buffer.try_reclaim(READ_BLOCK), "the buffer is free again");
+    }
+
+    #[test]
+    fn where_memory_is_short_parts_of_read_buffers_are_copied_and_others_messages_are_not() {
+        let shared = Bytes::from(vec![1; READ_BLOCK + 1]);
+        let mut outbox = Outbox::default();
+        outbox.push(shared.slice(..COPIED + 1), Keeping::Nothing);
+        assert_eq!(outbox.load().held, (2 * COPIED) as u64);
+        outbox.push(shared.clone(), Keeping::Nothing);
+        assert_eq!(outbox.load().held, (2 * COPIED) as u64, "a service's, once for many");
+        outbox.compact();
+        assert_eq!(outbox.backlog[1].as_slice().as_ptr(), shared.as_ptr());
+    }
+
+    #[test]
     fn one_turn_takes_no_more_than_its_limit() {
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from(vec![1; 100_000]));
-        outbox.push(Bytes::from(vec![2; 100_000]));
+        outbox.push(Bytes::from(vec![1; 100_000]), Keeping::Large);
+        outbox.push(Bytes::from(vec![2; 100_000]), Keeping::Large);
         let mut slices = [IoSlice::new(&[]); 4];
         assert_eq!(outbox.front(&mut slices, 150_000), 2);
         assert_eq!(slices[0].len() + slices[1].len(), 150_000);
@@ -204,10 +325,10 @@ mod tests {
     #[test]
     fn an_emptied_queue_gives_its_memory_back() {
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"x"));
+        outbox.push(Bytes::from_static(b"x"), Keeping::Large);
         outbox.advance(1);
         assert_eq!(outbox.backlog.capacity(), 0);
-        outbox.push(Bytes::from_static(b"x"));
+        outbox.push(Bytes::from_static(b"x"), Keeping::Large);
         assert_eq!(outbox.discard(), 1);
         assert!(outbox.backlog.capacity() == 0 && outbox.is_empty());
     }
@@ -216,7 +337,7 @@ mod tests {
     fn a_message_larger_than_the_queue_enters_only_when_it_is_empty() {
         let mut outbox = Outbox::default();
         assert!(outbox.has_room(1000, 10));
-        outbox.push(Bytes::from_static(b"x"));
+        outbox.push(Bytes::from_static(b"x"), Keeping::Large);
         assert!(!outbox.has_room(1000, 10));
         assert!(outbox.has_room(9, 10));
         assert!(!outbox.has_room(10, 10));
@@ -227,22 +348,29 @@ mod tests {
         /// order, and the marks true.
         #[test]
         fn keeps_every_byte_in_order(
-            steps in proptest::collection::vec((0usize..40_000, 0usize..60_000), 1..40),
+            steps in proptest::collection::vec((0usize..40_000, 0usize..60_000, 0..4), 1..40),
         ) {
             let mut outbox = Outbox::default();
             let mut model: Vec<u8> = Vec::new();
             let mut position = 0u64;
-            for (index, (push, send)) in steps.into_iter().enumerate() {
+            for (index, (push, send, other)) in steps.into_iter().enumerate() {
                 let message = vec![index as u8; push];
                 model.extend_from_slice(&message);
                 position += push as u64;
-                assert_eq!(outbox.push(message.into()), position);
+                let keeping = if other == 0 { Keeping::Nothing } else { Keeping::Large };
+                assert_eq!(outbox.push(message.into(), keeping), position);
+                if other == 1 {
+                    outbox.compact();
+                }
                 let all = contents(&outbox);
                 assert_eq!(all, model[..all.len()]);
                 let count = send.min(all.len());
                 model.drain(..count);
                 outbox.advance(count);
                 assert_eq!(outbox.queued(), model.len() as u64);
+                let held: usize = outbox.backlog.iter().map(|entry| entry.held).sum();
+                assert_eq!(outbox.load().held, held as u64);
+                assert!(held >= model.len());
             }
         }
     }

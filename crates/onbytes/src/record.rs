@@ -81,7 +81,109 @@ pub(crate) mod optional_count {
     }
 }
 
-/// The keep-alive record, or `"off"`.
+/// A whole number of at least 1, or `"off"`.
+pub(crate) mod count_or_off {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(
+        count: &Option<usize>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match count {
+            Some(count) => count::serialize(count, to),
+            None => to.serialize_str(OFF),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<usize>, D::Error> {
+        from.deserialize_any(OrOff(Count))
+    }
+}
+
+/// So many in a second, with decimals, or `"off"`.
+pub(crate) mod rate_or_off {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(rate: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+        match rate {
+            Some(rate) => to.serialize_f64(*rate),
+            None => to.serialize_str(OFF),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+        from.deserialize_any(OrOff(Number("a number of more than 0 in a second")))
+    }
+}
+
+/// A share from 0 to 1.
+pub(crate) mod share {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(share: &f64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(*share)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        from.deserialize_any(Number("a number from 0 to 1"))
+    }
+}
+
+/// So many leading bits of an address.
+pub(crate) mod bits {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(bits: &u8, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u8(*bits)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
+        let bits = from.deserialize_any(Count)?;
+        // What no address has is refused with the other values that cannot be.
+        Ok(u8::try_from(bits).unwrap_or(u8::MAX))
+    }
+}
+
+/// The record of the fewest bytes to come, or `"off"`.
+pub(crate) mod optional_min_arrival {
+    use super::*;
+    use crate::MinArrival;
+    use serde::{Deserialize, Serialize};
+
+    pub(crate) fn serialize<S: Serializer>(
+        min_arrival: &Option<MinArrival>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match min_arrival {
+            Some(min_arrival) => min_arrival.serialize(to),
+            None => to.serialize_str(OFF),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<MinArrival>, D::Error> {
+        from.deserialize_any(OrOff(Fields))
+    }
+
+    struct Fields;
+
+    impl<'de> Visitor<'de> for Fields {
+        type Value = MinArrival;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a record with bytes and within")
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<MinArrival, A::Error> {
+            MinArrival::deserialize(de::value::MapAccessDeserializer::new(map))
+        }
+    }
+}
+
+/// The keep-alive record, the name of a preset, or `"off"`.
 pub(crate) mod optional_keep_alive {
     use super::*;
     use crate::KeepAlive;
@@ -109,12 +211,14 @@ pub(crate) mod optional_keep_alive {
         type Value = Option<KeepAlive>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a record with idle, interval and probes, or \"off\"")
+            f.write_str("a record with idle, interval, probes and userTimeout, \"lan\", \"mobile\" or \"off\"")
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
             match text {
                 OFF => Ok(None),
+                "lan" => Ok(Some(KeepAlive::lan())),
+                "mobile" => Ok(Some(KeepAlive::mobile())),
                 _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
             }
         }
@@ -187,6 +291,64 @@ impl Visitor<'_> for Count {
         match u64::try_from(count) {
             Ok(count) => self.visit_u64(count),
             Err(_) => Err(E::invalid_value(de::Unexpected::Signed(count), &self)),
+        }
+    }
+}
+
+/// A number with decimals, described by a word of what it may be.
+struct Number(&'static str);
+
+impl Visitor<'_> for Number {
+    type Value = f64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<f64, E> {
+        Ok(number)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<f64, E> {
+        Ok(number as f64)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<f64, E> {
+        Ok(number as f64)
+    }
+}
+
+/// What the inner visitor takes, or `"off"`.
+struct OrOff<V>(V);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for OrOff<V> {
+    type Value = Option<V::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)?;
+        f.write_str(", or \"off\"")
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
+        self.0.visit_f64(number).map(Some)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        self.0.visit_u64(number).map(Some)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        self.0.visit_i64(number).map(Some)
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        self.0.visit_map(map).map(Some)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        match text {
+            OFF => Ok(None),
+            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
         }
     }
 }

@@ -132,6 +132,8 @@ impl Socket {
         self.lock().end = Some(End::Reset);
     }
 
+    pub(crate) fn narrow(&self) {}
+
     pub(crate) fn arrived(&self) -> usize {
         self.lock().incoming.len()
     }

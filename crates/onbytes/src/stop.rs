@@ -222,7 +222,7 @@ impl<F: FnOnce()> Stop<F> {
         }
         let is_now = self.running.is_now();
         run.force(if is_now { CloseReason::Stopped } else { CloseReason::StopForced });
-        let budget = run.config.timeouts.on_close.saturating_add(GRACE);
+        let budget = run.settings.get().timeouts.on_close.saturating_add(GRACE);
         let _ = timeout(budget, run.emptied()).await;
     }
 }

@@ -243,6 +243,11 @@ impl Stream {
         }
     }
 
+    /// Keeps the kernel's buffers from growing further.
+    pub(crate) fn narrow(&mut self) {
+        wire!(&mut self.wire, wire => wire.narrow());
+    }
+
     /// Bytes that have arrived and were not taken yet.
     pub(crate) fn arrived(&mut self) -> usize {
         wire!(&mut self.wire, wire => wire.arrived())

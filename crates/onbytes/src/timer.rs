@@ -37,6 +37,30 @@ impl Timer {
     }
 }
 
+/// A point in time to some milliseconds, which costs next to nothing to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticks(u64);
+
+impl Ticks {
+    pub(crate) fn now() -> Self {
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        use rustix::time::ClockId::Monotonic as Clock;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        use rustix::time::ClockId::MonotonicCoarse as Clock;
+        let now = rustix::time::clock_gettime(Clock);
+        Self(now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000)
+    }
+
+    pub(crate) fn milliseconds_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// A number that is greater the later the time.
+    pub(crate) fn order(self) -> u64 {
+        self.0
+    }
+}
+
 /// The point in time `after` a given one; `None` (never) where it lies beyond what clocks count.
 pub(crate) fn later(from: Instant, after: Option<std::time::Duration>) -> Option<Instant> {
     from.checked_add(after?)

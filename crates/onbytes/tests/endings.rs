@@ -114,7 +114,8 @@ async fn a_connection_with_a_running_callback_is_not_idle() {
 
 #[tokio::test]
 async fn a_connection_past_its_lifetime_ends_in_order() {
-    let mut server = Server::with(with(Timeouts::new().max_lifetime(SHORT)), Echo).await;
+    let timeouts = Timeouts::new().max_lifetime(SHORT).max_lifetime_jitter(0.0);
+    let mut server = Server::with(with(timeouts), Echo).await;
     let mut peer = server.connect().await;
     peer.expect_end("").await;
     server.expect([Seen::Connect, Seen::Close(CloseReason::MaxLifetime)]).await;

@@ -231,7 +231,8 @@ async fn a_half_open_connection_can_be_idle() {
 #[tokio::test]
 async fn a_busy_connection_ends_in_order_at_its_greatest_age() {
     let lifetime = Duration::from_millis(200);
-    let mut server = Server::with(with(Timeouts::new().max_lifetime(lifetime)), Echo).await;
+    let timeouts = Timeouts::new().max_lifetime(lifetime).max_lifetime_jitter(0.0);
+    let mut server = Server::with(with(timeouts), Echo).await;
     let Peer { stream } = server.connect().await;
     let (mut read, mut write) = stream.into_split();
     let writing = tokio::spawn(async move {

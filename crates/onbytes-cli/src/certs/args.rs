@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::host::{self, Host};
 use super::issue::{KeyType, MOST_DAYS};
-use crate::args::{count, refused};
 use crate::password::Password;
+use crate::values::{count, refused};
 
 /// Make certificates for trying TLS
 ///

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::args::refused;
+use crate::values::refused;
 
 /// A name or an address that clients connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,25 +1,28 @@
 //! When a connection reads, rests and gives up.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Next;
 use crate::close::CloseReason;
-use crate::link::{Link, QUEUE_CAP, State, Wakes};
+use crate::link::{ConnectionState, Link, State, Wakes};
 use crate::run::Membership;
 use crate::stream::{Input, Stream};
 use crate::timer::{Timer, later};
-use crate::{Error, ErrorKind, Timeouts};
+use crate::{Error, ErrorKind, MinArrival, Timeouts};
 
 /// When to read, when to rest, and which deadline is next.
+#[derive(Default)]
 pub(super) struct Pace {
     turn: Turn,
     pub(super) timer: Timer,
     /// How far sending had come when it was last seen to move, and when that was.
     stall: Option<((u64, usize), Instant)>,
     idle: Option<Idle>,
-    lifetime_ends: Option<Instant>,
+    // Boxed, because nearly always there is none.
+    arrival: Option<Box<Arrival>>,
     drain: Option<Draining>,
 }
 
@@ -55,27 +58,62 @@ struct Idle {
     looked: bool,
 }
 
-impl Pace {
-    pub(super) fn new(membership: &Membership) -> Self {
-        let lifetime = membership.run.config.timeouts.max_lifetime;
-        Self {
-            turn: Turn::default(),
-            timer: Timer::default(),
-            stall: None,
-            idle: None,
-            lifetime_ends: later(membership.link.accepted(), lifetime),
-            drain: None,
+/// How much has come since a point in time, and how long the peer was waited for since then.
+struct Arrival {
+    arrived_before: u64,
+    waited: Duration,
+    waiting_since: Option<Instant>,
+}
+
+impl Arrival {
+    fn begin(arrived: u64) -> Self {
+        Self { arrived_before: arrived, waited: Duration::ZERO, waiting_since: None }
+    }
+
+    /// The peer is not waited for any more: a callback runs, or something is queued.
+    fn pause(&mut self, now: Instant) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += now.saturating_duration_since(since);
         }
     }
 
+    /// The peer is waited for; returns when it has to have sent enough.
+    fn deadline(&mut self, least: MinArrival, arrived: u64, now: Instant) -> Option<Instant> {
+        if arrived.saturating_sub(self.arrived_before) >= least.bytes as u64 {
+            *self = Self::begin(arrived);
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        later(since, Some(least.within.saturating_sub(self.waited)))
+    }
+}
+
+impl Pace {
     pub(super) fn poll_next(
         &mut self,
         state: &mut State,
-        timeouts: &Timeouts,
+        membership: &Membership,
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
     ) -> Poll<Next> {
         state.attach_driver(cx);
+        state.set_doing(ConnectionState::Waiting);
+        let next = self.poll_whats_next(state, membership, cx, wakes);
+        if next.is_ready() {
+            state.set_doing(ConnectionState::Busy);
+            if let Some(arrival) = &mut self.arrival {
+                arrival.pause(Instant::now());
+            }
+        }
+        next
+    }
+
+    fn poll_whats_next(
+        &mut self,
+        state: &mut State,
+        membership: &Membership,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) -> Poll<Next> {
         if state.ending().is_some() {
             return Poll::Ready(Next::Over);
         }
@@ -90,7 +128,7 @@ impl Pace {
         if state.poll_flush(cx, wakes).is_ready() && state.end_seen() {
             self.watch_half_open(state, cx, wakes);
         }
-        self.check_deadlines(state, timeouts, cx, wakes);
+        self.check_deadlines(state, membership, cx, wakes);
         if state.ending().is_some() {
             return Poll::Ready(Next::Over);
         }
@@ -113,14 +151,14 @@ impl Pace {
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
     ) -> Poll<Next> {
-        if state.outbox().queued() > QUEUE_CAP {
+        if state.has_too_much_queued() {
             let _ = state.poll_flush(cx, wakes);
         }
         if state.ending().is_some() {
             return Poll::Ready(Next::Over);
         }
         // A peer that does not take its replies is not asked for more work.
-        let may_read = !state.end_seen() && state.outbox().queued() <= QUEUE_CAP;
+        let may_read = !state.end_seen() && !state.has_too_much_queued();
         let input = match self.drain {
             None if may_read => match state.poll_input(cx, wakes) {
                 Poll::Ready(input) => input,
@@ -138,6 +176,7 @@ impl Pace {
                 self.turn.chunks += 1;
                 self.turn.bytes += data.len();
                 self.idle = None;
+                state.note_activity();
                 Poll::Ready(Next::Deliver(data, more))
             }
             Some(Input::End) => Poll::Ready(Next::DeliverEnd),
@@ -174,13 +213,16 @@ impl Pace {
     fn check_deadlines(
         &mut self,
         state: &mut State,
-        timeouts: &Timeouts,
+        membership: &Membership,
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
     ) {
+        let timeouts = &membership.current.timeouts;
         let stall = self.stall_deadline(state, timeouts);
         let idle = self.idle_deadline(state, timeouts);
-        let next = [stall, idle, self.lifetime_ends].into_iter().flatten().min();
+        let arrival = self.arrival_deadline(state, timeouts);
+        let lifetime = lifetime_ends(membership);
+        let next = [stall, idle, arrival, lifetime].into_iter().flatten().min();
         if !self.timer.poll_passed(cx, next) {
             return;
         }
@@ -188,8 +230,10 @@ impl Pace {
         let has_passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         if has_passed(stall) {
             fail_stalled(state, timeouts, wakes);
-        } else if has_passed(self.lifetime_ends) {
+        } else if has_passed(lifetime) {
             state.end(CloseReason::MaxLifetime, None, wakes);
+        } else if has_passed(arrival) {
+            state.end(CloseReason::TooSlow, None, wakes);
         } else if has_passed(idle) && !self.download_moves(state, now) {
             state.end(CloseReason::IdleTimeout, None, wakes);
         } else {
@@ -202,12 +246,13 @@ impl Pace {
     pub(super) fn check_own_deadlines(
         &mut self,
         state: &mut State,
-        timeouts: &Timeouts,
+        membership: &Membership,
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
     ) {
+        let timeouts = &membership.current.timeouts;
         let stall = self.stall_deadline(state, timeouts);
-        let lifetime = self.lifetime_ends.filter(|_| state.ending().is_none());
+        let lifetime = lifetime_ends(membership).filter(|_| state.ending().is_none());
         let next = [stall, lifetime].into_iter().flatten().min();
         // Where there is none the timer is left alone: it may be armed for the idle limit.
         if next.is_none() || !self.timer.poll_passed(cx, next) {
@@ -226,10 +271,11 @@ impl Pace {
     pub(super) fn check_stall(
         &mut self,
         state: &mut State,
-        timeouts: &Timeouts,
+        membership: &Membership,
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
     ) {
+        let timeouts = &membership.current.timeouts;
         let deadline = self.stall_deadline(state, timeouts);
         if self.timer.poll_passed(cx, deadline) {
             fail_stalled(state, timeouts, wakes);
@@ -263,6 +309,21 @@ impl Pace {
         later(self.idle.as_ref()?.since, timeouts.idle)
     }
 
+    fn arrival_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
+        let Some(least) = timeouts.min_arrival.filter(|_| !state.end_seen()) else {
+            self.arrival = None;
+            return None;
+        };
+        let (arrived, now) = (state.arrived(), Instant::now());
+        let arrival = self.arrival.get_or_insert_with(|| Box::new(Arrival::begin(arrived)));
+        if state.has_backlog() {
+            // It is the peer's turn to read.
+            arrival.pause(now);
+            return None;
+        }
+        arrival.deadline(least, arrived, now)
+    }
+
     /// Whether the peer has acknowledged data since the last look, or may have done so before the
     /// first; then it has the idle time again.
     fn download_moves(&mut self, state: &mut State, now: Instant) -> bool {
@@ -279,6 +340,11 @@ impl Pace {
         }
         moves
     }
+}
+
+fn lifetime_ends(membership: &Membership) -> Option<Instant> {
+    let Membership { link, current, .. } = membership;
+    later(link.accepted(), current.timeouts.lifetime_of(link.number))
 }
 
 fn fail_stalled(state: &mut State, timeouts: &Timeouts, wakes: &mut Wakes) {

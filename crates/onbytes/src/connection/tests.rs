@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use super::*;
 use crate::close::CloseReason;
 use crate::link::Link;
-use crate::run::Run;
+use crate::run::{Entry, Run};
 use crate::simulation::{self, End, Peer};
 use crate::{ListenerConfiguration, StopReport, Timeouts};
 
@@ -217,7 +217,7 @@ fn configuration() -> ListenerConfiguration {
 }
 
 fn run_in_the_clear() -> Arc<Run> {
-    Arc::new(Run::new(configuration(), Arc::default(), Arc::default()))
+    Run::new(configuration(), Arc::default(), Arc::default()).shared()
 }
 
 /// What came of a schedule: what is known of it, the peer, and what the peer understood.
@@ -254,9 +254,11 @@ async fn play(run: Arc<Run>, mut speaker: impl Speaker, schedule: Schedule) -> O
     let Schedule { steps, room, cut, slow } = schedule;
     let (socket, peer) = simulation::connection(usize::MAX / 2);
     let address = "127.0.0.1:1".parse().unwrap();
-    let link = Link::new(1, address, address, socket);
+    let link = Link::new(1, address, address, socket, Arc::clone(&run.ledger));
     let place = run.places.try_take().unwrap();
-    let membership = Membership::new(Arc::clone(&run), link, place);
+    link.set_weight(run.weight_of_handshake());
+    let entry = Entry { place, source: None, current: run.settings.get() };
+    let membership = Membership::new(Arc::clone(&run), link, entry);
     let link = Arc::clone(&membership.link);
     let seen = Observed { journal: Arc::default() };
     let life = tokio::spawn(live(Arc::new(Answers(seen.clone(), slow)), Life::new(membership)));

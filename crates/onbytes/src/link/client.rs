@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::{QUEUE_CAP, State, Wakes, WriteStep};
+use super::{State, Wakes, WriteStep};
 use crate::close::CloseReason;
 use crate::stream::Stream;
 use crate::{Error, Result};
@@ -144,7 +144,7 @@ impl State {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = QUEUE_CAP.saturating_sub(self.outbox.queued());
+        let room = self.ledger.room().saturating_sub(self.outbox.queued());
         let some = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
         if some.is_empty() || !self.may_enter(some.len()) {
             self.watch_room(cx);
@@ -156,7 +156,7 @@ impl State {
         if sent > 0 {
             return Poll::Ready(Ok(sent));
         }
-        self.outbox.push(Bytes::copy_from_slice(some));
+        self.enqueue(Bytes::copy_from_slice(some));
         wakes.driver.clone_from(&self.driver);
         Poll::Ready(Ok(some.len()))
     }

@@ -72,6 +72,14 @@ impl State {
         self.stream.as_ref().map_or(0, Stream::heard)
     }
 
+    /// Bytes that have come from the peer: over TLS those on the wire.
+    pub(crate) fn arrived(&self) -> u64 {
+        match &self.stream {
+            Some(stream) if stream.is_secured() => stream.heard(),
+            _ => self.counts.bytes_received,
+        }
+    }
+
     /// While nothing is read and nothing is queued: notices that the peer is gone for good, so that
     /// whoever waits for the end of the connection hears of it.
     pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> bool {

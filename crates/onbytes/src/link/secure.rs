@@ -2,14 +2,16 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{Link, State};
+use super::{ConnectionState, Link, State};
 use crate::tls::Session;
 use crate::{Result, TlsInfo};
 
 impl Link {
     /// From now on the connection is secured by `session`, which has its handshake before it.
     pub(crate) fn secure(&self, session: Session) {
-        if let Some(stream) = self.lock().stream() {
+        let mut state = self.lock();
+        state.set_doing(ConnectionState::Handshake);
+        if let Some(stream) = state.stream() {
             stream.secure(session);
         }
     }

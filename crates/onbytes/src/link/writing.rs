@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 
 use super::waiting::{Ticket, new_ticket};
-use super::{GATHER, QUEUE_CAP, State, Wakes, WriteStep};
+use super::{GATHER, State, Wakes, WriteStep};
 use crate::stream::Stream;
 use crate::{Error, Result};
 
@@ -30,7 +30,7 @@ impl State {
                     self.leave_line(ticket, wakes);
                     return Poll::Ready(Err(error));
                 }
-                if !self.is_first_in_line(ticket) || !self.outbox.has_room(data.len(), QUEUE_CAP) {
+                if !self.is_first_in_line(ticket) || !self.has_room(data.len()) {
                     self.stay_in_line(ticket, cx);
                     *step = WriteStep::InLine(data, ticket);
                     return Poll::Pending;
@@ -90,7 +90,12 @@ impl State {
     /// Whether a new message of `len` bytes may enter: there is room and nobody was here before.
     pub(super) fn may_enter(&self, len: usize) -> bool {
         let line_is_empty = self.waiting.as_ref().is_none_or(|waiting| waiting.room.is_empty());
-        line_is_empty && self.outbox.has_room(len, QUEUE_CAP)
+        line_is_empty && self.has_room(len)
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        // An empty queue needs no look at how much room there is.
+        self.outbox.is_empty() || self.outbox.has_room(len, self.ledger.room())
     }
 
     /// Accepts a message: what the kernel takes now goes there, the rest is queued for the
@@ -104,7 +109,11 @@ impl State {
             return self.outbox.sent();
         }
         wakes.driver.clone_from(&self.driver);
-        self.outbox.push(data)
+        self.enqueue(data)
+    }
+
+    pub(super) fn enqueue(&mut self, data: Bytes) -> u64 {
+        self.outbox.push(data, self.ledger.keeping())
     }
 
     /// Hands bytes straight to the kernel if nothing is queued before them.
@@ -136,7 +145,7 @@ impl State {
         }
         if more_at_hand && data.len() <= GATHER {
             self.counts.chunks_sent += 1;
-            self.outbox.push(data);
+            self.enqueue(data);
         } else {
             self.accept(data, wakes);
         }
@@ -214,6 +223,12 @@ impl State {
         }
     }
 
+    /// Whether so much is queued that nothing more is read from the peer.
+    pub(crate) fn has_too_much_queued(&self) -> bool {
+        let queued = self.outbox.queued();
+        queued > 0 && queued > self.ledger.room()
+    }
+
     /// Whether anything waits for the kernel to take it.
     pub(crate) fn has_backlog(&self) -> bool {
         !self.outbox.is_empty() || self.stream.as_ref().is_some_and(|stream| stream.output() > 0)
@@ -235,11 +250,17 @@ impl State {
         while waiting.sent.front().is_some_and(|(mark, _, _)| *mark <= self.outbox.sent()) {
             wakes.others.extend(waiting.sent.pop_front().map(|(_, _, waker)| waker));
         }
-        if self.outbox.queued() < QUEUE_CAP {
+        self.wake_for_room(wakes);
+        self.tidy();
+    }
+
+    /// Wakes whoever waits for room, where there is some.
+    pub(super) fn wake_for_room(&mut self, wakes: &mut Wakes) {
+        let Some(waiting) = &mut self.waiting else { return };
+        if self.outbox.queued() < self.ledger.room() {
             wakes.others.extend(waiting.room.front().map(|(_, waker)| waker.clone()));
             wakes.others.append(&mut waiting.any_room);
         }
-        self.tidy();
     }
 
     pub(super) fn wake_everybody_not_accepted(&mut self, wakes: &mut Wakes) {

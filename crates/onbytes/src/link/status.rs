@@ -1,0 +1,136 @@
+//! What a connection is doing, as it is seen from outside.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Link, State};
+use crate::outbox::Load;
+use crate::timer::Ticks;
+use crate::{ConnectionId, ConnectionStats};
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// It shakes hands over TLS.
+    Handshake,
+    /// `on_connect` runs, or is about to.
+    Connecting,
+    /// It waits for its peer: for bytes, or for room to send what is queued.
+    Waiting,
+    /// A callback runs.
+    Busy,
+    /// The peer has ended its side (FIN), and the service may still send (`allow_half_open`).
+    HalfClosed,
+    /// It is ending: what is queued is sent, `on_close` runs, or the peer's FIN is waited for.
+    Closing,
+}
+
+impl ConnectionState {
+    /// The state as one word, the same in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Connecting => "connecting",
+            Self::Waiting => "waiting",
+            Self::Busy => "busy",
+            Self::HalfClosed => "half_closed",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One live connection of a listener: [`Listener::connections`](crate::Listener::connections).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The connection, for [`Listener::close`](crate::Listener::close).
+    pub id: ConnectionId,
+    /// Its peer.
+    pub remote_addr: SocketAddr,
+    /// Our address that the peer connected to.
+    pub local_addr: SocketAddr,
+    /// What it is doing.
+    pub state: ConnectionState,
+    /// What it has done: bytes and chunks each way, and its age.
+    pub stats: ConnectionStats,
+    /// Bytes that wait to be sent to the peer.
+    pub queued_bytes: usize,
+    /// Time since something was delivered from the peer, or since accept; to some milliseconds.
+    pub idle: Duration,
+    /// Whether it is over TLS.
+    pub is_secured: bool,
+}
+
+/// What decides which connection has to go when not all can stay.
+pub(crate) struct Vitals {
+    pub(crate) is_ending: bool,
+    /// Since when it has been idle; `None` while anything is under way.
+    pub(crate) idle_since: Option<Ticks>,
+    pub(crate) load: Load,
+    own_weight: u64,
+}
+
+impl Vitals {
+    /// The memory that goes with the connection.
+    pub(crate) fn weight(&self) -> u64 {
+        self.own_weight + self.load.held
+    }
+}
+
+impl Link {
+    pub(crate) fn info(&self) -> ConnectionInfo {
+        let stats = self.stats();
+        let state = self.lock();
+        let idle = Ticks::now().milliseconds_since(state.active_at);
+        ConnectionInfo {
+            id: ConnectionId::of(self.number),
+            remote_addr: self.remote,
+            local_addr: self.local,
+            state: state.status(),
+            stats,
+            queued_bytes: usize::try_from(state.outbox.queued()).unwrap_or(usize::MAX),
+            idle: Duration::from_millis(idle),
+            is_secured: state.stream.as_ref().is_some_and(crate::stream::Stream::is_secured),
+        }
+    }
+
+    pub(crate) fn vitals(&self) -> Vitals {
+        let state = self.lock();
+        let rests =
+            matches!(state.status(), ConnectionState::Waiting | ConnectionState::HalfClosed);
+        Vitals {
+            is_ending: state.ending.is_some(),
+            idle_since: (rests && !state.has_backlog()).then_some(state.active_at),
+            load: state.outbox.load(),
+            own_weight: self.weight(),
+        }
+    }
+}
+
+impl State {
+    fn status(&self) -> ConnectionState {
+        match self.doing {
+            _ if self.ending.is_some() || self.stream.is_none() => ConnectionState::Closing,
+            ConnectionState::Waiting if self.end_seen => ConnectionState::HalfClosed,
+            doing => doing,
+        }
+    }
+
+    /// Notes what the connection is about to do.
+    pub(crate) fn set_doing(&mut self, doing: ConnectionState) {
+        self.doing = doing;
+    }
+
+    /// Notes that something has come from the peer.
+    pub(crate) fn note_activity(&mut self) {
+        self.active_at = Ticks::now();
+    }
+}
