@@ -166,6 +166,35 @@ mod tests {
         assert_eq!(endpoint(3000, None).unwrap().to_string(), "port 3000");
     }
 
+    /// Linux hands the options of a listening socket on; elsewhere they are set again.
+    #[test]
+    fn accepted_sockets_have_the_options_of_the_listener() {
+        use crate::KeepAlive;
+        let mut keep_alive = KeepAlive::lan();
+        if cfg!(not(any(target_os = "linux", target_os = "android"))) {
+            keep_alive.user_timeout = None;
+        }
+        let options = SocketOptions::new().keep_alive(keep_alive.clone()).send_buffer(8192);
+        let (fd, address) = listen_on(SocketAddr::from(([127, 0, 0, 1], 0)), &options).unwrap();
+        let _peer = std::net::TcpStream::connect(address).unwrap();
+        let accepted = rustix::net::accept(&fd).unwrap();
+        inherit(&accepted, &options).unwrap();
+        assert!(sockopt::tcp_nodelay(&accepted).unwrap());
+        assert!(sockopt::socket_keepalive(&accepted).unwrap());
+        assert!(sockopt::socket_send_buffer_size(&accepted).unwrap() <= 2 * 8192);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), keep_alive.idle);
+            assert_eq!(sockopt::tcp_keepintvl(&accepted).unwrap(), keep_alive.interval);
+            assert_eq!(sockopt::tcp_keepcnt(&accepted).unwrap() as usize, keep_alive.probes);
+            let user_timeout = sockopt::tcp_user_timeout(&accepted).unwrap();
+            assert_eq!(
+                Some(std::time::Duration::from_millis(user_timeout.into())),
+                keep_alive.user_timeout
+            );
+        }
+    }
+
     #[test]
     fn two_hosts_that_differ_are_refused() {
         assert!(endpoint(("::1", 1), Some("127.0.0.1")).unwrap_err().is_configuration());

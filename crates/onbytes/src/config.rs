@@ -181,6 +181,47 @@ mod tests {
     }
 
     #[test]
+    fn impossible_bounds_are_refused_by_name() {
+        let limits = |limits: Limits| refused(&ListenerConfiguration::new().limits(limits));
+        let per_source = |per_source| limits(Limits::new().per_source(per_source));
+        assert!(limits(Limits::new().max_queued_bytes(0)).contains("max_queued_bytes"));
+        assert!(limits(Limits::new().max_queued_bytes_total(0)).contains("at least 1, not 0"));
+        assert!(limits(Limits::new().max_memory(1000)).contains("max_memory"));
+        assert!(per_source(PerSource::new().max_connections(0)).contains("max_connections"));
+        assert!(per_source(PerSource::new().ipv4_prefix(33)).contains("from 1 to 32"));
+        assert!(per_source(PerSource::new().ipv6_prefix(0)).contains("from 1 to 128"));
+        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
+            assert!(
+                per_source(PerSource::new().accept_rate(rate)).contains("accept_rate"),
+                "{rate}"
+            );
+        }
+        assert!(per_source(PerSource::new().accept_burst(5)).contains("without accept_rate"));
+        let timeouts = |timeouts| refused(&ListenerConfiguration::new().timeouts(timeouts));
+        for jitter in [-0.1, 1.1, f64::NAN] {
+            let message = timeouts(Timeouts::new().max_lifetime_jitter(jitter));
+            assert!(message.contains("from 0 to 1"), "{message}");
+        }
+        let none = MinArrival::new(0, Duration::from_secs(1));
+        assert!(timeouts(Timeouts::new().min_arrival(none)).contains("min_arrival.bytes"));
+        let never = MinArrival::new(1, Duration::ZERO);
+        assert!(timeouts(Timeouts::new().min_arrival(never)).contains("min_arrival.within"));
+        let keep_alive = KeepAlive::new().user_timeout(Duration::from_micros(1));
+        let socket = SocketOptions::new().keep_alive(keep_alive);
+        assert!(refused(&ListenerConfiguration::new().socket(socket)).contains("user_timeout"));
+        let client = ClientConfiguration::new().max_queued_bytes(0);
+        assert!(client.check().unwrap_err().to_string().contains("max_queued_bytes"));
+    }
+
+    #[test]
+    fn the_presets_can_be() {
+        for keep_alive in [KeepAlive::lan(), KeepAlive::mobile()] {
+            let socket = SocketOptions::new().keep_alive(keep_alive);
+            assert!(ListenerConfiguration::new().socket(socket).check().is_ok());
+        }
+    }
+
+    #[test]
     fn huge_times_are_served() {
         let timeouts = Timeouts::new().idle(Duration::MAX).write(Duration::MAX);
         assert!(ListenerConfiguration::new().timeouts(timeouts).check().is_ok());

@@ -116,9 +116,10 @@ impl Ledger {
 
     /// Calls relief below `low` and from `high` on; `None` is never.
     pub(crate) fn set_held_marks(&self, low: Option<u64>, high: Option<u64>) {
-        let mark = |mark: Option<u64>| mark.and_then(|mark| i64::try_from(mark).ok());
-        self.held_marks.0.store(mark(low).unwrap_or(i64::MIN), Ordering::Relaxed);
-        self.held_marks.1.store(mark(high).unwrap_or(i64::MAX), Ordering::Relaxed);
+        // A mark beyond what can be counted is one that is never reached.
+        let mark = |mark: u64| i64::try_from(mark).unwrap_or(i64::MAX);
+        self.held_marks.0.store(low.map_or(i64::MIN, mark), Ordering::Relaxed);
+        self.held_marks.1.store(high.map_or(i64::MAX, mark), Ordering::Relaxed);
     }
 }
 

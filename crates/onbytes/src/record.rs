@@ -355,7 +355,10 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for OrOff<V> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{ClientConfiguration, KeepAlive, ListenerConfiguration, Timeouts, WhenFull};
+    use crate::{
+        ClientConfiguration, KeepAlive, Limits, ListenerConfiguration, MinArrival, PerSource,
+        Prefix, Timeouts, WhenFull,
+    };
     use std::time::Duration;
 
     fn refused(text: &str) -> String {
@@ -381,6 +384,66 @@ mod tests {
         assert_eq!(config.timeouts.idle, None);
         let keep_alive = KeepAlive::new().idle(Duration::from_secs(30));
         assert_eq!(config.socket.keep_alive, Some(keep_alive));
+    }
+
+    #[test]
+    fn bounds_read_as_they_are_documented() {
+        let config: ListenerConfiguration = serde_json::from_str(
+            r#"{
+                "limits": {
+                    "perSource": {"maxConnections": 20, "acceptRate": 0.5, "acceptBurst": 10,
+                                  "ipv4Prefix": 24, "ipv6Prefix": 56},
+                    "allow": ["10.0.0.0/8", "::1"],
+                    "deny": ["10.1.0.0/16"],
+                    "maxQueuedBytes": 1000, "maxQueuedBytesTotal": 1000000, "maxMemory": 100000000
+                },
+                "timeouts": {"minArrival": {"bytes": 100, "within": 2.5}, "maxLifetimeJitter": 0},
+                "socket": {"keepAlive": "lan"}
+            }"#,
+        )
+        .unwrap();
+        let per_source = PerSource::new()
+            .max_connections(20)
+            .accept_rate(0.5)
+            .accept_burst(10)
+            .ipv4_prefix(24)
+            .ipv6_prefix(56);
+        let list = |prefixes: &[&str]| -> Vec<Prefix> {
+            prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect()
+        };
+        let limits = Limits::new()
+            .per_source(per_source)
+            .allow(list(&["10.0.0.0/8", "::1"]))
+            .deny(list(&["10.1.0.0/16"]))
+            .max_queued_bytes(1000)
+            .max_queued_bytes_total(1_000_000)
+            .max_memory(100_000_000);
+        let timeouts = Timeouts::new()
+            .min_arrival(MinArrival::new(100, Duration::from_millis(2500)))
+            .max_lifetime_jitter(0.0);
+        assert_eq!(config.limits, limits);
+        assert_eq!(config.timeouts, timeouts);
+        assert_eq!(config.socket.keep_alive, Some(KeepAlive::lan()));
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ListenerConfiguration>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn bounds_are_switched_off_by_a_word() {
+        let text = r#"{"limits": {"perSource": {"maxConnections": "off", "acceptRate": "off"},
+            "maxQueuedBytesTotal": "off"}, "timeouts": {"minArrival": "off"},
+            "socket": {"keepAlive": {"userTimeout": "off"}}}"#;
+        let config: ListenerConfiguration = serde_json::from_str(text).unwrap();
+        assert_eq!(config, ListenerConfiguration::new());
+        assert!(refused(r#"{"limits": {"maxQueuedBytesTotal": "on"}}"#).contains("or \"off\""));
+        assert!(
+            refused(r#"{"limits": {"perSource": {"acceptRate": "5/s"}}}"#).contains("in a second")
+        );
+        assert!(refused(r#"{"limits": {"allow": ["10.0.0.1/8"]}}"#).contains("10.0.0.0/8"));
+        assert!(refused(r#"{"timeouts": {"minArrival": {"bytes": 1}}}"#).contains("`within`"));
+        assert!(refused(r#"{"timeouts": {"minArrival": 5}}"#).contains("bytes and within"));
+        assert!(refused(r#"{"timeouts": {"maxLifetimeJitter": "off"}}"#).contains("from 0 to 1"));
+        assert!(refused(r#"{"socket": {"keepAlive": "wan"}}"#).contains("\"lan\", \"mobile\""));
     }
 
     #[test]

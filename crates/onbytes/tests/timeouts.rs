@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use onbytes::{
-    Bytes, Caller, Close, CloseReason, ErrorKind, ListenerConfiguration, Result, SocketOptions,
-    Timeouts,
+    Bytes, Caller, Close, CloseReason, ErrorKind, ListenerConfiguration, MinArrival, Result,
+    SocketOptions, Timeouts,
 };
 use support::{Echo, EventNames, OnBytes, Peer, Script, Seen, Server, eventually, narrow, within};
 use tokio::time::sleep;
@@ -226,7 +226,123 @@ async fn a_half_open_connection_can_be_idle() {
     server.expect([Seen::Connect, Seen::End, Seen::Close(CloseReason::IdleTimeout)]).await;
 }
 
+// ---- min_arrival ----
+
+fn at_least(bytes: usize, within: Duration) -> ListenerConfiguration {
+    with(Timeouts::new().min_arrival(MinArrival::new(bytes, within)))
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_too_little_ends_in_order_though_it_is_never_idle() {
+    let mut server = Server::with(at_least(100, 5 * SHORT), Echo).await;
+    let Peer { stream } = server.connect().await;
+    let (read, mut write) = stream.into_split();
+    let dripping = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        while write.write_all(b"x").await.is_ok() {
+            sleep(SHORT / 6).await;
+        }
+    });
+    let close = server.close().await;
+    assert_eq!(close.reason, CloseReason::TooSlow);
+    assert!(close.error.is_none() && close.reason.is_orderly());
+    assert!((1..100).contains(&close.stats.bytes_received), "{close:?}");
+    assert!(close.stats.age >= 5 * SHORT);
+    assert!(!server.seen_so_far().iter().any(|seen| matches!(seen, Seen::Error(_))));
+    drop(read);
+    within("the end of dripping", dripping).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_at_all_is_too_slow() {
+    let mut server = Server::with(at_least(1, SHORT), Echo).await;
+    let mut peer = server.connect().await;
+    peer.expect_end("").await;
+    server.expect([Seen::Connect, Seen::Close(CloseReason::TooSlow)]).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_enough_stays_for_as_long_as_it_does() {
+    let mut server = Server::with(at_least(10, 4 * SHORT), Echo).await;
+    let mut peer = server.connect().await;
+    for _ in 0..6 {
+        peer.send([7; 10]).await;
+        peer.expect([7; 10]).await;
+        sleep(SHORT).await;
+    }
+    peer.finish().await;
+    peer.expect_end("").await;
+    assert_eq!(server.close().await.reason, CloseReason::PeerClosed);
+}
+
+#[tokio::test]
+async fn the_time_of_a_callback_is_not_the_peers() {
+    let script = OnBytes(|data: Bytes, _: Caller| async move {
+        sleep(4 * SHORT).await;
+        Ok(Some(data))
+    });
+    let mut server = Server::with(at_least(2, 2 * SHORT), script).await;
+    let mut peer = server.connect().await;
+    for _ in 0..2 {
+        // One byte before and one after the callback: enough in the time that was waited.
+        peer.send("x").await;
+        peer.expect("x").await;
+    }
+    peer.finish().await;
+    peer.expect_end("").await;
+    assert_eq!(server.close().await.reason, CloseReason::PeerClosed);
+}
+
+#[tokio::test]
+async fn while_something_is_queued_it_is_the_peers_turn_to_read() {
+    let script = OnBytes(|_: Bytes, _: Caller| async { Ok(Some(vec![7; 4 << 20].into())) });
+    let timeouts = Timeouts::new().min_arrival(MinArrival::new(1, 2 * SHORT));
+    let mut server = Server::with(narrow().timeouts(timeouts), script).await;
+    let mut peer = Peer::connect_narrow(server.address).await;
+    peer.send("x").await;
+    let caller = server.caller().await;
+    eventually("a queue", || caller.queued_bytes() > 0).await;
+    sleep(4 * SHORT).await;
+    assert!(!caller.is_closed());
+    peer.expect(vec![7; 4 << 20]).await;
+    assert_eq!(server.close().await.reason, CloseReason::TooSlow, "from now on it is waited for");
+}
+
+#[tokio::test]
+async fn a_peer_that_has_ended_its_side_owes_nothing() {
+    let config = at_least(10, SHORT).allow_half_open(true);
+    let mut server = Server::with(config, Echo).await;
+    let mut peer = server.connect().await;
+    peer.finish().await;
+    let caller = server.caller().await;
+    server.expect([Seen::Connect, Seen::End]).await;
+    sleep(3 * SHORT).await;
+    caller.write_bytes("still here").await.unwrap();
+    caller.close();
+    peer.expect_end("still here").await;
+    assert_eq!(server.close().await.reason, CloseReason::LocalClose);
+}
+
 // ---- max_lifetime ----
+
+#[tokio::test]
+async fn connections_that_came_together_do_not_all_end_together() {
+    let lifetime = Duration::from_millis(400);
+    let timeouts = Timeouts::new().max_lifetime(lifetime).max_lifetime_jitter(1.0);
+    let mut server = Server::with(with(timeouts), Echo).await;
+    let mut peers = Vec::new();
+    for _ in 0..40 {
+        peers.push(server.connect().await);
+    }
+    let mut early = 0;
+    for _ in &peers {
+        let close = server.close().await;
+        assert_eq!(close.reason, CloseReason::MaxLifetime);
+        early += usize::from(close.stats.age < lifetime / 2);
+    }
+    // Of 40 each with even chances; all on one side would be once in a hundred thousand million.
+    assert!((1..40).contains(&early), "{early} of 40 in the first half");
+}
 
 #[tokio::test]
 async fn a_busy_connection_ends_in_order_at_its_greatest_age() {

@@ -230,7 +230,8 @@ impl Run {
                 candidates.push((order, vitals.weight(), Arc::clone(link)));
             }
         });
-        candidates.sort_unstable_by_key(|(order, ..)| *order);
+        // Of those that are equal the oldest goes first.
+        candidates.sort_unstable_by_key(|(order, _, link)| (*order, link.number));
         let mut excess = self.ledger.held().saturating_sub(leaving).saturating_sub(target);
         for (_, weight, link) in &candidates {
             if excess == 0 {
