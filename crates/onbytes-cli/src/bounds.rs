@@ -161,7 +161,7 @@ pub(crate) struct TimeoutArgs {
 #[command(next_help_heading = "Vanished peers, and the system's buffers")]
 pub(crate) struct SocketArgs {
     /// Probe a silent peer after so long (TCP keep-alive): seconds, 1 to 32767; or off; or a preset:
-    /// lan (10 s, 3 probes each 3 s, user timeout 20 s), mobile (240 s, 4 each 30 s, 360 s)
+    /// lan (10 s, 3 probes each 3 s, user timeout 19 s), mobile (240 s, 4 each 30 s, 360 s)
     #[arg(
         long, value_name = "SECS", default_value = "60",
         value_parser = keep_alive, allow_negative_numbers = true

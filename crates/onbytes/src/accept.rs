@@ -18,7 +18,7 @@ use crate::link::Link;
 use crate::run::{Current, Entry, Membership, Place, Run};
 use crate::service::Service;
 use crate::socket::{ListeningSocket, Socket};
-use crate::{Error, ErrorKind, Refusal, WhenFull};
+use crate::{Error, ErrorKind, Pressure, Refusal, WhenFull};
 
 /// The service that new connections are for; `None` while nothing is attached.
 pub(crate) type Attached = Option<Arc<dyn Attachment>>;
@@ -54,8 +54,8 @@ fn size_of_result<A, B, R>(_: impl FnOnce(A, B) -> R) -> usize {
 pub(crate) struct Gates {
     pub(crate) attached: watch::Receiver<Attached>,
     pub(crate) suspended: watch::Receiver<bool>,
-    /// Whether memory allows it.
-    accepting: watch::Receiver<bool>,
+    /// How short memory is.
+    pressure: watch::Receiver<Pressure>,
 }
 
 impl Gates {
@@ -64,17 +64,18 @@ impl Gates {
         suspended: watch::Receiver<bool>,
         run: &Run,
     ) -> Self {
-        Self { attached, suspended, accepting: run.overload.accepting() }
+        Self { attached, suspended, pressure: run.overload.known() }
     }
 
     /// Waits until callers may be accepted.
     async fn open(&mut self, when_full: WhenFull) {
         while self.service(when_full).is_none() {
-            let Self { attached, suspended, accepting } = self;
+            let Self { attached, suspended, pressure } = self;
             let all_open = async {
                 attached.wait_for(Option::is_some).await.is_ok()
                     && suspended.wait_for(|suspended| !suspended).await.is_ok()
-                    && (when_full == WhenFull::Refuse || accepting.wait_for(|it| *it).await.is_ok())
+                    && (when_full == WhenFull::Refuse
+                        || pressure.wait_for(|it| it.is_accepting()).await.is_ok())
             };
             if !all_open.await {
                 // The listener itself is gone; it aborts this task.
@@ -86,7 +87,7 @@ impl Gates {
     /// The service for a caller who is accepted now; `None` where nobody is to be accepted.
     fn service(&self, when_full: WhenFull) -> Attached {
         // Who is refused for want of memory has to be accepted for that.
-        let has_memory = when_full == WhenFull::Refuse || *self.accepting.borrow();
+        let has_memory = when_full == WhenFull::Refuse || self.pressure.borrow().is_accepting();
         if !has_memory || *self.suspended.borrow() {
             return None;
         }
@@ -112,6 +113,8 @@ pub(crate) async fn accept_loop(
             arrival = next_arrival(&socket, &run, &current, &mut gates) => arrival,
             () = run.settings.changed_from(&current) => continue,
         };
+        // Whoever comes in does so under the settings of now.
+        run.settings.refresh(&mut current);
         let (error, trouble) = match arrival {
             Ok(arrival) => match admit(arrival, local, &run, &current).await {
                 Ok(()) => {
@@ -168,7 +171,7 @@ async fn next_arrival(
     let when_full = current.limits.when_full;
     gates.open(when_full).await;
     let place = match when_full {
-        WhenFull::Queue => Some(place_for_next(socket, run).await),
+        WhenFull::Queue => Some(place_for_next(socket, run, gates).await),
         WhenFull::Refuse => None,
     };
     loop {
@@ -187,12 +190,14 @@ async fn next_arrival(
 /// Waits for a place. Where all are taken, a caller who waits for one is worth more than a TLS
 /// handshake that does not come to its end: the oldest gives way, if it has had its time.
 #[cfg(feature = "_tls")]
-async fn place_for_next(socket: &ListeningSocket, run: &Run) -> Place {
+async fn place_for_next(socket: &ListeningSocket, run: &Run, gates: &mut Gates) -> Place {
     loop {
         let due_and_wanted = async {
             run.handshakes.oldest_is_due().await;
             // A listening socket that is gone shows at the next accept.
             let _ = socket.has_caller().await;
+            // Nobody gives way to a caller who is not let in.
+            gates.open(WhenFull::Queue).await;
         };
         tokio::select! {
             biased;
@@ -207,7 +212,7 @@ async fn place_for_next(socket: &ListeningSocket, run: &Run) -> Place {
 }
 
 #[cfg(not(feature = "_tls"))]
-async fn place_for_next(_: &ListeningSocket, run: &Run) -> Place {
+async fn place_for_next(_: &ListeningSocket, run: &Run, _: &mut Gates) -> Place {
     run.places.take().await
 }
 
@@ -262,11 +267,17 @@ async fn let_in(
     run: &Run,
     current: &Arc<Current>,
 ) -> Result<Entry, Refusal> {
-    let source = current.admission.admit(remote.ip())?;
-    if place.is_none() && !run.overload.is_accepting() {
+    current.admission.check_lists(remote.ip())?;
+    if place.is_none() && !run.overload.pressure().is_accepting() {
         return Err(Refusal::Overload);
     }
-    let place = match place.or_else(|| run.places.try_take()) {
+    let place = place.or_else(|| run.places.try_take());
+    // Counted last, so that whoever is refused otherwise has not used up anything of its source.
+    if place.is_none() && !run.may_give_way() {
+        return Err(Refusal::Full);
+    }
+    let source = current.admission.admit(remote.ip())?;
+    let place = match place {
         Some(place) => Some(place),
         None => place_of_handshake(run).await,
     };

@@ -80,12 +80,14 @@ impl Admission {
         Self { sources: if has_stayed { self.sources.clone() } else { next.sources }, ..next }
     }
 
-    /// Whether a caller may come in; if so it is counted until what is returned is dropped.
-    pub(crate) fn admit(&self, from: IpAddr) -> Result<Option<SourcePlace>, Refusal> {
+    /// Whether the lists let a caller in.
+    pub(crate) fn check_lists(&self, from: IpAddr) -> Result<(), Refusal> {
         let is_listed = self.allow.is_empty() || self.allow.contains(from);
-        if !is_listed || self.deny.contains(from) {
-            return Err(Refusal::Denied);
-        }
+        if is_listed && !self.deny.contains(from) { Ok(()) } else { Err(Refusal::Denied) }
+    }
+
+    /// Counts a caller for its source, until what is returned is dropped, unless that has too many.
+    pub(crate) fn admit(&self, from: IpAddr) -> Result<Option<SourcePlace>, Refusal> {
         let Some(sources) = &self.sources else { return Ok(None) };
         match sources.admit(from, Instant::now()) {
             Ok(place) => Ok(Some(place)),
@@ -94,9 +96,11 @@ impl Admission {
         }
     }
 
-    /// Counts a connection that is there already.
-    pub(crate) fn enrol(&self, from: IpAddr) -> Option<SourcePlace> {
-        self.sources.as_ref().map(|sources| sources.enrol(from))
+    /// Counts a connection that is there already; `before` is where it has counted.
+    pub(crate) fn enrol(&self, from: IpAddr, before: Option<SourcePlace>) -> Option<SourcePlace> {
+        let sources = self.sources.as_ref()?;
+        let is_counted = |place: &SourcePlace| place.is_of(sources);
+        Some(before.filter(is_counted).unwrap_or_else(|| sources.enrol(from)))
     }
 }
 
@@ -125,7 +129,7 @@ mod tests {
     }
 
     fn may_come(limits: &Limits, from: &str) -> bool {
-        Admission::new(limits).admit(from.parse().unwrap()).is_ok()
+        Admission::new(limits).check_lists(from.parse().unwrap()).is_ok()
     }
 
     #[test]

@@ -170,10 +170,7 @@ mod tests {
     #[test]
     fn accepted_sockets_have_the_options_of_the_listener() {
         use crate::KeepAlive;
-        let mut keep_alive = KeepAlive::lan();
-        if cfg!(not(any(target_os = "linux", target_os = "android"))) {
-            keep_alive.user_timeout = None;
-        }
+        let keep_alive = KeepAlive::lan();
         let options = SocketOptions::new().keep_alive(keep_alive.clone()).send_buffer(8192);
         let (fd, address) = listen_on(SocketAddr::from(([127, 0, 0, 1], 0)), &options).unwrap();
         let _peer = std::net::TcpStream::connect(address).unwrap();

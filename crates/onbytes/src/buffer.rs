@@ -5,6 +5,7 @@
 //! next read, which is the rule, the same memory is used again.
 
 use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::BytesMut;
 
@@ -28,9 +29,36 @@ pub(crate) fn with_block<T>(read: impl FnOnce(&mut BytesMut) -> T) -> T {
         // which is still in the processor's cache.
         if !block.try_reclaim(BLOCK) && block.capacity() < LEAST_ROOM {
             *block = BytesMut::with_capacity(BLOCK);
+            RECENT.lock().unwrap_or_else(PoisonError::into_inner).note(block);
         }
         read(block)
     })
+}
+
+/// Whether `data` is a part of a block that was begun lately, and so may be the last that keeps all
+/// of it alive. Where that block has gone, and its place is another's, the answer may be a wrong yes.
+pub(crate) fn is_part_of_a_block(data: &[u8]) -> bool {
+    RECENT.lock().unwrap_or_else(PoisonError::into_inner).has(data)
+}
+
+/// Where the blocks of all workers lie that were begun last.
+struct Recent {
+    starts: [usize; 256],
+    next: usize,
+}
+
+static RECENT: Mutex<Recent> = Mutex::new(Recent { starts: [0; 256], next: 0 });
+
+impl Recent {
+    fn note(&mut self, block: &BytesMut) {
+        self.starts[self.next] = block.as_ptr().addr();
+        self.next = (self.next + 1) % self.starts.len();
+    }
+
+    fn has(&self, data: &[u8]) -> bool {
+        let address = data.as_ptr().addr();
+        self.starts.iter().any(|start| (*start..start + BLOCK).contains(&address))
+    }
 }
 
 /// The most wire bytes that are sealed, or read to be taken apart, at once. What is made of them has
@@ -80,6 +108,15 @@ mod tests {
         let address = first.as_ptr();
         drop(first);
         assert_eq!(chunk(100).as_ptr(), address);
+    }
+
+    #[test]
+    fn a_chunk_is_known_to_be_a_part_of_a_block_and_others_are_not() {
+        let chunk = chunk(20_000);
+        assert!(is_part_of_a_block(&chunk) && is_part_of_a_block(&chunk[19_999..]));
+        assert!(!is_part_of_a_block(&vec![1; 20_000]));
+        static TEXT: &[u8] = b"a service's own";
+        assert!(!is_part_of_a_block(TEXT));
     }
 
     #[test]

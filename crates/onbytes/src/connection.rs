@@ -339,7 +339,7 @@ impl Life {
         #[cfg(feature = "_tls")]
         if matches!(callback, READING | SHAKING_HANDS | PARTING) {
             // Not the service: what is left of the session is nothing to send a goodbye with.
-            link.lock().abandon_session();
+            link.change(|state, _| state.abandon_session());
             link.close_socket(Parting::Reset);
         }
         // What was thrown may itself panic when it is dropped.

@@ -108,7 +108,7 @@ pub enum Event<'a> {
         /// What is to be looked at.
         warning: &'a str,
     },
-    /// Limits or time limits were changed while the listener runs. Logged as info.
+    /// Limits or time limits were changed. Logged as info.
     #[non_exhaustive]
     LimitsChanged {},
     /// [`Listener::suspend`](crate::Listener::suspend): callers wait. Logged as info.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::close::{Close, CloseReason, ConnectionStats, Parting};
 use crate::ledger::Ledger;
-use crate::outbox::Outbox;
+use crate::outbox::{Load, Outbox};
 use crate::sources::SourcePlace;
 use crate::stream::Stream;
 use crate::timer::Ticks;
@@ -184,19 +184,18 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, then wakes whoever the change concerns. What it does to the queue is noted
-    /// in the ledger.
+    /// Changes the state, then wakes whoever the change concerns. What it does to the memory held is
+    /// noted in the ledger.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State, &mut Wakes) -> T) -> T {
         let mut wakes = Wakes::default();
-        let mut state = self.lock();
-        let before = state.outbox.load();
-        let result = change(&mut state, &mut wakes);
-        let after = state.outbox.load();
-        let pressed = (before != after && state.ledger.note(before, after))
-            .then(|| Arc::clone(&state.ledger));
-        drop(state);
+        let mut noted = Noted::new(self.lock());
+        let result = change(&mut noted.state, &mut wakes);
+        let ledger = noted.has_changed().then(|| Arc::clone(&noted.state.ledger));
+        drop(noted);
         wakes.wake();
-        if let Some(ledger) = pressed {
+        if let Some(ledger) = ledger
+            && ledger.is_pressed()
+        {
             ledger.call_relief();
         }
         result
@@ -243,19 +242,12 @@ impl Link {
         self.change(|state, wakes| state.fail_with(CloseReason::Limit, error, wakes));
     }
 
-    /// Memory is short: keeps as little as possible.
-    pub(crate) fn shrink(&self) {
-        self.change(|state, _| {
-            state.outbox.compact();
-            if state.has_backlog()
-                && let Some(stream) = &mut state.stream
-            {
-                stream.narrow();
-            }
-        });
+    /// Memory is short: keeps no read buffer alive.
+    pub(crate) fn compact(&self) {
+        self.change(|state, _| state.outbox.compact());
     }
 
-    /// Limits have changed: whoever waits looks again.
+    /// Limits have changed, or memory is less short: whoever waits looks again.
     pub(crate) fn reconsider(&self) {
         self.change(|state, wakes| {
             wakes.driver.clone_from(&state.driver);
@@ -265,11 +257,16 @@ impl Link {
 
     // ---- The place among those of the same source ----
 
-    /// Counts the connection where it belongs now. One whose descriptor is closed counts nowhere.
-    pub(crate) fn set_source(&self, source: impl FnOnce() -> Option<SourcePlace>) {
+    /// Counts the connection where it belongs now, given where it has counted. One whose descriptor is
+    /// closed counts nowhere.
+    pub(crate) fn set_source(
+        &self,
+        source: impl FnOnce(Option<SourcePlace>) -> Option<SourcePlace>,
+    ) {
         let mut state = self.lock();
         if state.stream.is_some() {
-            state.source = source().map(Box::new);
+            let before = state.source.take().map(|place| *place);
+            state.source = source(before).map(Box::new);
         }
     }
 
@@ -391,7 +388,37 @@ impl Link {
     }
 }
 
+/// The state under its lock; what has changed of the memory held is noted whatever happens.
+struct Noted<'a> {
+    state: MutexGuard<'a, State>,
+    before: Load,
+}
+
+impl<'a> Noted<'a> {
+    fn new(state: MutexGuard<'a, State>) -> Self {
+        Self { before: state.load(), state }
+    }
+
+    fn has_changed(&self) -> bool {
+        self.state.load() != self.before
+    }
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        if self.has_changed() {
+            self.state.ledger.note(self.before, self.state.load());
+        }
+    }
+}
+
 impl State {
+    /// What is queued, and the memory that goes with it.
+    fn load(&self) -> Load {
+        let Load { queued, held } = self.outbox.load();
+        Load { queued, held: held + self.stream.as_ref().map_or(0, Stream::held) }
+    }
+
     pub(crate) fn ending(&self) -> Option<&Ending> {
         self.ending.as_ref()
     }

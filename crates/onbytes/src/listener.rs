@@ -188,7 +188,7 @@ impl Listener {
         #[cfg(feature = "_tls")]
         let acceptor = core.load_acceptor(&config).await?;
         let (fd, local) = bind::listen(&core.endpoint, &config).await?;
-        core.warn_of_limits(&config.limits);
+        core.warn_of_limits(warning_of(&config.limits).as_deref());
         let workers = config.workers;
         let run = Run::new(config, Arc::clone(&core.events), Arc::clone(&core.counters));
         #[cfg(feature = "_tls")]
@@ -259,8 +259,9 @@ impl Listener {
     /// A value that cannot be, by name; nothing is changed then.
     pub fn set_limits(&self, limits: Limits) -> Result<()> {
         ListenerConfiguration::new().limits(limits.clone()).check()?;
-        self.core().warn_of_limits(&limits);
+        let warning = warning_of(&limits);
         self.core().change(|config| config.limits = limits);
+        self.core().warn_of_limits(warning.as_deref());
         Ok(())
     }
 
@@ -271,8 +272,8 @@ impl Listener {
 
     /// Changes the time limits, also while the listener runs; they stay for later starts.
     ///
-    /// They hold at once, for live connections too, counted from when each wait began: a connection
-    /// that has been idle for longer than a new idle limit ends.
+    /// They hold at once, for live connections too. An age counts from accept; a wait that no limit
+    /// bounded before counts from now.
     ///
     /// # Errors
     ///
@@ -306,13 +307,13 @@ impl Listener {
 
     /// Closes one live connection in order, as [`Caller::close`](crate::Caller::close) does; tells
     /// whether there is one of this name.
-    pub fn close(&self, id: ConnectionId) -> bool {
+    pub fn close_connection(&self, id: ConnectionId) -> bool {
         self.end(id, CloseReason::LocalClose)
     }
 
     /// Resets one live connection, as [`Caller::abort`](crate::Caller::abort) does; tells whether
     /// there is one of this name.
-    pub fn abort(&self, id: ConnectionId) -> bool {
+    pub fn abort_connection(&self, id: ConnectionId) -> bool {
         self.end(id, CloseReason::LocalAbort)
     }
 
@@ -531,9 +532,9 @@ impl Core {
         }
     }
 
-    fn warn_of_limits(&self, limits: &Limits) {
-        if let Some(warning) = warning_of(limits) {
-            self.events.emit(&Event::LimitsWarning { warning: &warning });
+    fn warn_of_limits(&self, warning: Option<&str>) {
+        if let Some(warning) = warning {
+            self.events.emit(&Event::LimitsWarning { warning });
         }
     }
 

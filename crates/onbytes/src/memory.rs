@@ -3,15 +3,24 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, getrlimit};
-
 /// The memory that the process may have, in bytes: the least of what its control groups, its limit of
 /// address space and the machine allow. `None` where the system does not tell.
 pub(crate) fn available() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let machine = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let group = limit_of_groups(Path::new("/sys/fs/cgroup"), &groups);
-    [group, getrlimit(Resource::As).current, total(&machine)].into_iter().flatten().min()
+    [group, address_space(), total(&machine)].into_iter().flatten().min()
+}
+
+#[cfg(not(target_os = "openbsd"))]
+fn address_space() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::As).current
+}
+
+#[cfg(target_os = "openbsd")]
+fn address_space() -> Option<u64> {
+    None
 }
 
 /// The total in `/proc/meminfo`, which is in KiB.

@@ -10,7 +10,7 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::buffer::BLOCK as READ_BLOCK;
+use crate::buffer::{BLOCK as READ_BLOCK, is_part_of_a_block};
 
 /// Entries up to this size are copied when they are queued, so that a small reply that is a slice
 /// of a large read buffer does not keep that buffer alive while the peer is slow.
@@ -56,40 +56,45 @@ enum Data {
     Copied(BytesMut),
     /// A message kept as it was given.
     Kept(Bytes),
+    /// The same, of one that is a part of a read buffer, and perhaps the last that keeps it alive.
+    Pinning(Bytes),
 }
 
 impl Entry {
-    /// A copy of `data`, with room for more of its kind.
+    /// A copy of `data`; of a small one with room for more of its kind.
     fn copied(data: &[u8]) -> Self {
-        let held = data.len().next_power_of_two().max(BLOCK);
+        let held = match data.len() {
+            len if len > COPIED => len,
+            len => len.next_power_of_two().max(BLOCK),
+        };
         let mut block = BytesMut::with_capacity(held);
         block.extend_from_slice(data);
         Self { data: Data::Copied(block), held }
     }
 
-    /// `data` as it is. What nobody else holds is counted as it is; what others hold too may be a
-    /// part of a read buffer and the last that keeps it alive, unless it is larger than one: then it
-    /// is a service's, which has it once for many.
-    fn kept(data: Bytes) -> Self {
-        let held = match data.len() {
-            len if data.is_unique() => len,
-            len if len <= READ_BLOCK => READ_BLOCK,
-            _ => 0,
-        };
-        Self { data: Data::Kept(data), held }
+    /// `data` as it is, or a copy where it would keep more alive than memory allows.
+    fn of_large(data: Bytes, keeping: Keeping) -> Self {
+        if data.len() > READ_BLOCK || !is_part_of_a_block(&data) {
+            let held = data.len();
+            return Self { data: Data::Kept(data), held };
+        }
+        match keeping {
+            Keeping::Large => Self { data: Data::Pinning(data), held: READ_BLOCK },
+            Keeping::Nothing => Self::copied(&data),
+        }
     }
 
     fn as_slice(&self) -> &[u8] {
         match &self.data {
             Data::Copied(block) => block,
-            Data::Kept(data) => data,
+            Data::Kept(data) | Data::Pinning(data) => data,
         }
     }
 
     fn advance(&mut self, count: usize) {
         match &mut self.data {
             Data::Copied(block) => block.advance(count),
-            Data::Kept(data) => data.advance(count),
+            Data::Kept(data) | Data::Pinning(data) => data.advance(count),
         }
     }
 
@@ -141,19 +146,14 @@ impl Outbox {
     /// Queues `data` behind everything else and returns its mark.
     pub(crate) fn push(&mut self, data: Bytes, keeping: Keeping) -> u64 {
         self.taken += data.len() as u64;
-        let copied = match keeping {
-            Keeping::Large => COPIED,
-            Keeping::Nothing => READ_BLOCK,
-        };
-        if data.is_empty()
-            || self
-                .backlog
-                .back_mut()
-                .is_some_and(|last| data.len() <= copied && last.admits(&data))
-        {
+        if data.is_empty() {
             return self.taken;
         }
-        self.insert(if data.len() > copied { Entry::kept(data) } else { Entry::copied(&data) });
+        if data.len() > COPIED {
+            self.insert(Entry::of_large(data, keeping));
+        } else if !self.backlog.back_mut().is_some_and(|last| last.admits(&data)) {
+            self.insert(Entry::copied(&data));
+        }
         self.taken
     }
 
@@ -165,14 +165,24 @@ impl Outbox {
     /// Copies what may keep a read buffer alive, so that the queue takes no more memory than it has to.
     pub(crate) fn compact(&mut self) {
         for entry in &mut self.backlog {
-            let len = entry.as_slice().len();
-            if len <= READ_BLOCK && matches!(entry.data, Data::Kept(_)) {
-                let data = BytesMut::from(entry.as_slice());
+            if let Data::Pinning(data) = &entry.data {
+                let copy = BytesMut::from(&data[..]);
                 self.held -= entry.held as u64;
-                *entry = Entry { data: Data::Copied(data), held: len };
-                self.held += len as u64;
+                *entry = Entry { held: copy.len(), data: Data::Copied(copy) };
+                self.held += entry.held as u64;
             }
         }
+    }
+
+    /// The messages that others hold too, each as where it lies and how it was counted.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.backlog.iter().filter_map(|entry| match &entry.data {
+            // Where it ends does not change while it is sent.
+            Data::Kept(data) if !data.is_unique() => {
+                Some((data.as_ptr_range().end.addr(), entry.held as u64))
+            }
+            _ => None,
+        })
     }
 
     /// Fills `slices` with the front of the queue, at most `limit` bytes of it, and returns how
@@ -284,31 +294,59 @@ mod tests {
         assert_eq!(outbox.load(), Load::default());
     }
 
+    /// A part of a read buffer of its own.
+    fn part_of_a_read_buffer(len: usize) -> (Bytes, BytesMut) {
+        use crate::buffer::with_block;
+        with_block(|block| *block = BytesMut::new());
+        let mut whole = with_block(|block| {
+            block.resize(READ_BLOCK, 7);
+            block.split()
+        });
+        // The worker begins another one.
+        with_block(|block| *block = BytesMut::new());
+        (whole.split_to(len).freeze(), whole)
+    }
+
     #[test]
     fn a_part_of_a_read_buffer_weighs_the_buffer_until_it_is_compacted() {
-        let mut buffer = BytesMut::zeroed(READ_BLOCK);
+        let (part, mut rest) = part_of_a_read_buffer(COPIED + 1);
         let mut outbox = Outbox::default();
-        outbox.push(buffer.split_to(COPIED + 1).freeze(), Keeping::Large);
+        outbox.push(part, Keeping::Large);
         assert_eq!(outbox.load().held, READ_BLOCK as u64);
         outbox.advance(1);
         let before = contents(&outbox);
         outbox.compact();
         assert_eq!(outbox.load(), Load { queued: COPIED as u64, held: COPIED as u64 });
         assert_eq!(contents(&outbox), before);
-        buffer.clear();
-        assert!(buffer.try_reclaim(READ_BLOCK), "the buffer is free again");
+        rest.clear();
+        assert!(rest.try_reclaim(READ_BLOCK), "the buffer is free again");
     }
 
     #[test]
     fn where_memory_is_short_parts_of_read_buffers_are_copied_and_others_messages_are_not() {
-        let shared = Bytes::from(vec![1; READ_BLOCK + 1]);
         let mut outbox = Outbox::default();
-        outbox.push(shared.slice(..COPIED + 1), Keeping::Nothing);
-        assert_eq!(outbox.load().held, (2 * COPIED) as u64);
-        outbox.push(shared.clone(), Keeping::Nothing);
-        assert_eq!(outbox.load().held, (2 * COPIED) as u64, "a service's, once for many");
+        outbox.push(part_of_a_read_buffer(COPIED + 1).0, Keeping::Nothing);
+        assert_eq!(outbox.load().held, COPIED as u64 + 1);
+        // Larger than any part of a read buffer, wherever it lies.
+        let own = Bytes::from(vec![1; READ_BLOCK + 1]);
+        outbox.push(own.clone(), Keeping::Nothing);
         outbox.compact();
-        assert_eq!(outbox.backlog[1].as_slice().as_ptr(), shared.as_ptr());
+        assert_eq!(outbox.backlog[1].as_slice().as_ptr(), own.as_ptr());
+        assert_eq!(outbox.load().held, (COPIED + READ_BLOCK + 2) as u64);
+    }
+
+    #[test]
+    fn what_others_hold_too_is_told_wherever_sending_has_come_to() {
+        let message = Bytes::from(vec![1; 300_000]);
+        let (mut one, mut two) = (Outbox::default(), Outbox::default());
+        one.push(message.clone(), Keeping::Large);
+        two.push(message.clone(), Keeping::Large);
+        two.advance(5);
+        let shared = |outbox: &Outbox| outbox.shared().collect::<Vec<_>>();
+        assert_eq!(shared(&one), shared(&two));
+        assert_eq!(shared(&one)[0].1, 300_000);
+        drop((two, message));
+        assert!(shared(&one).is_empty(), "nobody else holds it any more");
     }
 
     #[test]

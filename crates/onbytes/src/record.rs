@@ -102,6 +102,31 @@ pub(crate) mod count_or_off {
     }
 }
 
+/// A whole number of at least 1; `"off"` for the greatest, or null for the default.
+pub(crate) mod ceiling {
+    use super::*;
+    use serde::Deserialize;
+
+    pub(crate) fn serialize<S: Serializer>(
+        count: &Option<usize>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match count {
+            Some(usize::MAX) => to.serialize_str(OFF),
+            count => optional_count::serialize(count, to),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<usize>, D::Error> {
+        #[derive(Deserialize)]
+        struct Inner(#[serde(with = "super::count_or_off")] Option<usize>);
+        let ceiling = Option::<Inner>::deserialize(from)?;
+        Ok(ceiling.map(|inner| inner.0.unwrap_or(usize::MAX)))
+    }
+}
+
 /// So many in a second, with decimals, or `"off"`.
 pub(crate) mod rate_or_off {
     use super::*;
@@ -435,6 +460,11 @@ mod tests {
             "socket": {"keepAlive": {"userTimeout": "off"}}}"#;
         let config: ListenerConfiguration = serde_json::from_str(text).unwrap();
         assert_eq!(config, ListenerConfiguration::new());
+        let text = r#"{"limits": {"maxMemory": "off"}}"#;
+        let config: ListenerConfiguration = serde_json::from_str(text).unwrap();
+        assert_eq!(config.limits.max_memory, Some(usize::MAX));
+        assert!(serde_json::to_string(&config).unwrap().contains(r#""maxMemory":"off""#));
+        assert!(refused(r#"{"limits": {"maxMemory": 0}}"#).contains("at least 1"));
         assert!(refused(r#"{"limits": {"maxQueuedBytesTotal": "on"}}"#).contains("or \"off\""));
         assert!(
             refused(r#"{"limits": {"perSource": {"acceptRate": "5/s"}}}"#).contains("in a second")

@@ -99,6 +99,14 @@ impl Run {
         0
     }
 
+    /// Whether a TLS handshake may give way to a caller who finds no place.
+    pub(crate) fn may_give_way(&self) -> bool {
+        #[cfg(feature = "_tls")]
+        return self.handshakes.count() > 0;
+        #[cfg(not(feature = "_tls"))]
+        return false;
+    }
+
     /// Shares the run; from now on it keeps its connections within their bounds.
     pub(crate) fn shared(self) -> Arc<Self> {
         let run = Arc::new(self);
@@ -128,8 +136,11 @@ impl Run {
 
     /// Counts a connection for its source, as the settings of now say.
     fn enrol(&self, link: &Link) {
-        let current = self.settings.get();
-        link.set_source(|| current.admission.enrol(link.remote.ip()));
+        link.set_source(|before| {
+            // Asked for under the connection's lock, so that the last change is the one that stays.
+            let current = self.settings.get();
+            current.admission.enrol(link.remote.ip(), before)
+        });
     }
 
     pub(crate) fn alive(&self) -> usize {
@@ -189,7 +200,7 @@ impl Membership {
         let Entry { place, source, mut current } = entry;
         let link = Arc::new(link);
         run.ledger.note_held(0, link.weight());
-        link.set_source(|| source);
+        link.set_source(|_| source);
         run.alive.fetch_add(1, Ordering::SeqCst);
         run.registry.insert(&link);
         #[cfg(feature = "_tls")]

@@ -132,8 +132,6 @@ impl Socket {
         self.lock().end = Some(End::Reset);
     }
 
-    pub(crate) fn narrow(&self) {}
-
     pub(crate) fn arrived(&self) -> usize {
         self.lock().incoming.len()
     }

@@ -138,15 +138,6 @@ impl Socket {
         let _ = sockopt::set_socket_linger(self.fd.get_ref(), Some(std::time::Duration::ZERO));
     }
 
-    /// Keeps the kernel's buffers from growing further: what is in them stays, but they take no more
-    /// until they are nearly empty. The connection is slower from then on.
-    pub(crate) fn narrow(&self) {
-        const SIZE: usize = 32 * 1024;
-        // Both only save memory; where they fail nothing is lost.
-        let _ = sockopt::set_socket_send_buffer_size(self.fd.get_ref(), SIZE);
-        let _ = sockopt::set_socket_recv_buffer_size(self.fd.get_ref(), SIZE);
-    }
-
     /// Bytes that have arrived and were not read yet.
     pub(crate) fn arrived(&self) -> usize {
         let count = rustix::io::ioctl_fionread(self.fd.get_ref()).unwrap_or(0);

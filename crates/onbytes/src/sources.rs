@@ -127,6 +127,13 @@ pub(crate) struct SourcePlace {
     key: Key,
 }
 
+impl SourcePlace {
+    /// Whether it is a place of this table.
+    pub(crate) fn is_of(&self, sources: &Arc<Sources>) -> bool {
+        Arc::ptr_eq(&self.sources, sources)
+    }
+}
+
 impl Drop for SourcePlace {
     fn drop(&mut self) {
         self.sources.shard(self.key).leave(self.key);

@@ -35,6 +35,8 @@ pub(crate) struct Running {
     pub(crate) run: Arc<Run>,
     runtime: Handle,
     accepting: Mutex<Vec<JoinHandle<Error>>>,
+    /// Sees to it that connections stay within their bounds, also while they finish.
+    watching: JoinHandle<()>,
     order: watch::Sender<Option<Order>>,
     report: watch::Sender<Option<StopReport>>,
     /// What ended accepting, where nobody asked for it.
@@ -63,9 +65,12 @@ impl Order {
 
 impl Running {
     pub(crate) fn new(run: Arc<Run>) -> Self {
+        let runtime = Handle::current();
+        let watching = Run::keep_watch(Arc::downgrade(&run), run.is_watched());
         Self {
             run,
-            runtime: Handle::current(),
+            watching: runtime.spawn(watching),
+            runtime,
             accepting: Mutex::default(),
             order: watch::Sender::new(None),
             report: watch::Sender::new(None),
@@ -236,6 +241,7 @@ impl<F: FnOnce()> Drop for Stop<F> {
             forced: forced - self.before.forced,
             abandoned: run.alive(),
         };
+        self.running.watching.abort();
         run.events.emit(&Event::Stopped { report: &result });
         if let Some(done) = self.done.take() {
             done();

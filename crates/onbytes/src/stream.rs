@@ -161,6 +161,15 @@ impl Stream {
         0
     }
 
+    /// The memory that a TLS session takes for parts of records.
+    pub(crate) fn held(&self) -> u64 {
+        #[cfg(feature = "_tls")]
+        if let Some(session) = &self.session {
+            return session.held() as u64;
+        }
+        0
+    }
+
     /// Whether a TLS session transforms what is sent and received.
     pub(crate) fn is_secured(&self) -> bool {
         #[cfg(feature = "_tls")]
@@ -241,11 +250,6 @@ impl Stream {
             #[cfg(test)]
             Wire::Simulated(socket) => socket.reset(),
         }
-    }
-
-    /// Keeps the kernel's buffers from growing further.
-    pub(crate) fn narrow(&mut self) {
-        wire!(&mut self.wire, wire => wire.narrow());
     }
 
     /// Bytes that have arrived and were not taken yet.

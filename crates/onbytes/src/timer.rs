@@ -48,16 +48,11 @@ impl Ticks {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         use rustix::time::ClockId::MonotonicCoarse as Clock;
         let now = rustix::time::clock_gettime(Clock);
-        Self(now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000)
+        Self(now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec as u64 / 1_000_000)
     }
 
     pub(crate) fn milliseconds_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
-    }
-
-    /// A number that is greater the later the time.
-    pub(crate) fn order(self) -> u64 {
-        self.0
     }
 }
 

@@ -185,8 +185,8 @@ async fn one_connection_is_closed_by_its_name_and_another_reset() {
     let listed = server.listener.connections();
     // As an admin view has it: as text.
     let name = |index: usize| listed[index].id.to_string().parse::<ConnectionId>().unwrap();
-    assert!(server.listener.close(name(0)));
-    assert!(server.listener.abort(name(1)));
+    assert!(server.listener.close_connection(name(0)));
+    assert!(server.listener.abort_connection(name(1)));
     one.expect_end("").await;
     two.expect_reset().await;
     round_trip(&mut three).await;
@@ -195,8 +195,11 @@ async fn one_connection_is_closed_by_its_name_and_another_reset() {
     assert_eq!(reasons, [CloseReason::LocalClose, CloseReason::LocalAbort]);
     drop(one);
     eventually("the end of two", || server.listener.stats().active == 1).await;
-    assert!(!server.listener.close(name(0)), "it is gone");
-    assert!(!server.listener.abort("0123456789abcdef-1".parse().unwrap()), "of another process");
+    assert!(!server.listener.close_connection(name(0)), "it is gone");
+    assert!(
+        !server.listener.abort_connection("0123456789abcdef-1".parse().unwrap()),
+        "of another process"
+    );
 }
 
 #[tokio::test]
@@ -206,7 +209,7 @@ async fn a_stopped_listener_has_no_connections() {
     round_trip(&mut peer).await;
     let id = server.listener.connections()[0].id;
     server.listener.immediate_stop().await;
-    assert!(server.listener.connections().is_empty() && !server.listener.close(id));
+    assert!(server.listener.connections().is_empty() && !server.listener.close_connection(id));
 }
 
 // ---- Limits changed in place ----

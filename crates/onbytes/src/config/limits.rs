@@ -26,11 +26,11 @@ pub struct Limits {
     pub max_handshakes: Option<usize>,
     /// Bounds for each source of connections: an address, or a block of addresses. Default: off.
     pub per_source: PerSource,
-    /// Who may come in: callers from any other address are closed at once. Default: empty, which
-    /// means everybody.
+    /// Who may come in: callers from any other address are closed as soon as they are looked at, which
+    /// with `WhenFull::Queue` is when there is a place. Default: empty, which means everybody.
     pub allow: Vec<Prefix>,
-    /// Who may not come in, also where `allow` has them: they are closed at once. Connections that
-    /// are live when the list changes go on. Default: nobody.
+    /// Who may not come in, also where `allow` has them. Connections that are live when the list
+    /// changes go on. Default: nobody. (`::/0` is all of IPv6; IPv4 is `0.0.0.0/0`.)
     pub deny: Vec<Prefix>,
     /// Room for bytes that wait to be sent to one peer. Above it writers wait, and nothing is read
     /// from that peer; a single larger message enters when nothing is queued, and a returned reply
@@ -38,19 +38,19 @@ pub struct Limits {
     #[cfg_attr(feature = "serde", serde(with = "crate::record::count"))]
     pub max_queued_bytes: usize,
     /// Bytes that wait to be sent to all peers together. Above it the connection with the largest
-    /// queue is reset, for reason `limit`, then the next, until they fit. Default: off; `max_memory`
-    /// bounds them too.
+    /// queue is reset, for reason `limit`, then the next, until 95 % are left. Default: off;
+    /// `max_memory` bounds them too.
     #[cfg_attr(feature = "serde", serde(with = "crate::record::count_or_off"))]
     pub max_queued_bytes_total: Option<usize>,
-    /// The memory that connections and their queues may take, in bytes, as the listener counts it.
-    /// From 70 % on it shrinks its queues, from 80 % it ends the connections that have been idle
-    /// longest, from 90 % it accepts nobody, and at 100 % the connection that holds most is reset;
-    /// below these it resumes, a step at a time. Each step is one [`Event`](crate::Event).
-    /// Default: half of the memory that the process may have (of its control group, or of the
-    /// machine). `usize::MAX` switches it off.
+    /// The memory that connections and their queues may take, in bytes, as the listener counts it: from
+    /// 70 % on it does more and more about it, see [`Pressure`](crate::Pressure); below it resumes, a
+    /// step at a time, and each step is one [`Event`](crate::Event). Default: half of the memory that
+    /// the process may have (of its control group, or of the machine), where the system tells (Linux).
+    /// `usize::MAX`, in files `"off"`, switches it off.
     ///
-    /// What services keep, and what the kernel holds for sockets, is not counted.
-    #[cfg_attr(feature = "serde", serde(with = "crate::record::optional_count"))]
+    /// What services keep, and what the kernel holds for sockets, is not counted; a message that
+    /// waits in many queues is counted once when it matters.
+    #[cfg_attr(feature = "serde", serde(with = "crate::record::ceiling"))]
     pub max_memory: Option<usize>,
 }
 
@@ -126,8 +126,9 @@ setters! { Limits {
 
 /// Bounds for each source of connections: all addresses that share a prefix.
 ///
-/// Callers beyond them are closed at once, whatever `when_full` says, because waiting would hold up
-/// others. IPv4 addresses that come as IPv6 (`::ffff:10.0.0.1`) count as IPv4.
+/// Callers beyond them are closed as soon as they are looked at, whatever `when_full` says. Where callers
+/// wait because there is no place (`WhenFull::Queue`), these wait among them until then. Changing any of
+/// these bounds while the listener runs gives every source its whole burst again. IPv4 addresses that come as IPv6 (`::ffff:10.0.0.1`) count as IPv4.
 ///
 /// ```
 /// use onbytes::{Limits, PerSource};

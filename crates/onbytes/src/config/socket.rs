@@ -125,13 +125,14 @@ impl KeepAlive {
 
     /// For a network of one's own: a peer that has vanished is noticed within 20 s.
     ///
-    /// First probe after 10 s, then one each 3 s, 3 of them; user timeout 20 s.
+    /// First probe after 10 s, then one each 3 s, 3 of them; user timeout 19 s, where the system has
+    /// one.
     pub fn lan() -> Self {
         Self {
             idle: Duration::from_secs(10),
             interval: Duration::from_secs(3),
             probes: 3,
-            user_timeout: Some(Duration::from_secs(20)),
+            user_timeout: user_timeout(19),
         }
     }
 
@@ -145,7 +146,7 @@ impl KeepAlive {
             idle: Duration::from_secs(240),
             interval: Duration::from_secs(30),
             probes: 4,
-            user_timeout: Some(Duration::from_secs(360)),
+            user_timeout: user_timeout(360),
         }
     }
 
@@ -166,8 +167,15 @@ impl KeepAlive {
     }
 }
 
+/// The user timeout of a preset, where the system has such a thing.
+fn user_timeout(seconds: u64) -> Option<Duration> {
+    HAS_USER_TIMEOUT.then(|| Duration::from_secs(seconds))
+}
+
+const HAS_USER_TIMEOUT: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 fn check_user_timeout(time: Duration) -> Result<()> {
-    if !cfg!(any(target_os = "linux", target_os = "android")) {
+    if !HAS_USER_TIMEOUT {
         return Err(Error::configuration(
             "socket.keep_alive.user_timeout: this system has no such thing; leave it out",
         ));

@@ -176,7 +176,6 @@ impl Pace {
                 self.turn.chunks += 1;
                 self.turn.bytes += data.len();
                 self.idle = None;
-                state.note_activity();
                 Poll::Ready(Next::Deliver(data, more))
             }
             Some(Input::End) => Poll::Ready(Next::DeliverEnd),

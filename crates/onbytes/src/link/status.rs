@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Link, State};
-use crate::outbox::Load;
 use crate::timer::Ticks;
 use crate::{ConnectionId, ConnectionStats};
 
@@ -51,7 +50,7 @@ impl fmt::Display for ConnectionState {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// The connection, for [`Listener::close`](crate::Listener::close).
+    /// The connection, for [`Listener::close_connection`](crate::Listener::close_connection).
     pub id: ConnectionId,
     /// Its peer.
     pub remote_addr: SocketAddr,
@@ -63,7 +62,8 @@ pub struct ConnectionInfo {
     pub stats: ConnectionStats,
     /// Bytes that wait to be sent to the peer.
     pub queued_bytes: usize,
-    /// Time since something was delivered from the peer, or since accept; to some milliseconds.
+    /// Time since anything moved: a callback ended, or something was sent; to some milliseconds. It is
+    /// not what `timeouts.idle` measures, which looks at the peer alone.
     pub idle: Duration,
     /// Whether it is over TLS.
     pub is_secured: bool,
@@ -71,18 +71,15 @@ pub struct ConnectionInfo {
 
 /// What decides which connection has to go when not all can stay.
 pub(crate) struct Vitals {
-    pub(crate) is_ending: bool,
-    /// Since when it has been idle; `None` while anything is under way.
+    /// It goes by itself, and soon: it is being reset, or has nothing left to send.
+    pub(crate) is_leaving: bool,
+    /// Whether something waits to be sent.
+    pub(crate) has_backlog: bool,
+    /// Since when nothing has moved in either direction, where it is the peer that is waited for.
     pub(crate) idle_since: Option<Ticks>,
-    pub(crate) load: Load,
-    own_weight: u64,
-}
-
-impl Vitals {
-    /// The memory that goes with the connection.
-    pub(crate) fn weight(&self) -> u64 {
-        self.own_weight + self.load.held
-    }
+    pub(crate) queued: u64,
+    /// The memory that goes with the connection, what others hold too not counted.
+    pub(crate) weight: u64,
 }
 
 impl Link {
@@ -102,15 +99,29 @@ impl Link {
         }
     }
 
-    pub(crate) fn vitals(&self) -> Vitals {
+    /// What decides whether it has to go. Messages that others hold too are given to `visit`, each as
+    /// where it lies and how it was counted.
+    pub(crate) fn vitals(&self, mut visit: impl FnMut(usize, u64)) -> Vitals {
         let state = self.lock();
-        let rests =
+        let waits =
             matches!(state.status(), ConnectionState::Waiting | ConnectionState::HalfClosed);
+        let has_backlog = state.has_backlog();
+        let ending = state.ending.as_ref();
+        let is_leaving = ending.is_some_and(|ending| ending.cut.is_some() || !has_backlog);
+        let mut shared = 0;
+        for (place, held) in state.outbox.shared() {
+            visit(place, held);
+            shared += held;
+        }
+        let load = state.load();
+        // Whoever has something queued waits for the peer too, also in the middle of a callback.
+        let is_idle = !is_leaving && (waits || has_backlog);
         Vitals {
-            is_ending: state.ending.is_some(),
-            idle_since: (rests && !state.has_backlog()).then_some(state.active_at),
-            load: state.outbox.load(),
-            own_weight: self.weight(),
+            is_leaving,
+            has_backlog,
+            idle_since: is_idle.then_some(state.active_at),
+            queued: load.queued,
+            weight: self.weight() + load.held - shared,
         }
     }
 }
@@ -126,10 +137,14 @@ impl State {
 
     /// Notes what the connection is about to do.
     pub(crate) fn set_doing(&mut self, doing: ConnectionState) {
+        if doing == ConnectionState::Waiting && self.doing != doing {
+            // A callback has ended.
+            self.note_activity();
+        }
         self.doing = doing;
     }
 
-    /// Notes that something has come from the peer.
+    /// Notes that something has moved between the service and the peer.
     pub(crate) fn note_activity(&mut self) {
         self.active_at = Ticks::now();
     }

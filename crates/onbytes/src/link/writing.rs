@@ -127,6 +127,7 @@ impl State {
         match stream.send_now(data) {
             Ok(count) => {
                 self.outbox.passed(count);
+                self.note_activity();
                 count
             }
             Err(error) => {
@@ -204,6 +205,7 @@ impl State {
                 return Poll::Pending;
             }
             let result = ready!(stream.poll_send(cx, &mut self.outbox));
+            self.note_activity();
             self.wake_sent(wakes);
             if let Err(error) = result {
                 self.fail(Error::transport("writing", error), wakes);

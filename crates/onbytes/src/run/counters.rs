@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Run;
+use super::{Pressure, Run};
 use crate::admission::Refusal;
 use crate::close::CloseReason;
 
@@ -29,8 +29,11 @@ pub struct ListenerStats {
     pub handshakes: usize,
     /// Bytes that wait to be sent now, to all peers together.
     pub queued_bytes: usize,
-    /// The memory that connections and their queues take now, as `limits.max_memory` counts it.
+    /// The memory that connections and their queues take now, in bytes, as `limits.max_memory` counts
+    /// it; a message that waits in several queues is counted in each.
     pub memory: usize,
+    /// What the listener does now because memory is short.
+    pub pressure: Pressure,
     refused_for: [u64; Refusal::ALL.len()],
     closed: [u64; CloseReason::ALL.len()],
 }
@@ -48,6 +51,7 @@ impl ListenerStats {
             handshakes: run.map_or(0, |run| run.handshakes.count()),
             queued_bytes: run.map_or(0, |run| size(run.ledger.queued())),
             memory: run.map_or(0, |run| size(run.ledger.held())),
+            pressure: run.map_or(Pressure::None, |run| run.overload.pressure()),
             refused_for,
             closed: std::array::from_fn(|reason| read(&counters.closed[reason])),
         }

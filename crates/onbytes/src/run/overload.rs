@@ -1,12 +1,14 @@
 //! What happens when connections hold too much together: a step at a time, and back again.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::Run;
-use crate::close::CloseReason;
 use crate::event::Event;
 use crate::ledger::Relief;
 use crate::link::{Link, Vitals};
@@ -14,20 +16,23 @@ use crate::timer::Ticks;
 use crate::{Error, ErrorKind, Limits};
 
 /// How short memory is, and so what the listener does about it; each does what those before it do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Pressure {
     /// Less than 70 % of `limits.max_memory` is taken.
+    #[default]
     None,
     /// From 70 % on: queues have a quarter of their room, so that writers wait and reading stops
-    /// sooner; they are copied out of read buffers that they keep alive; and the kernel's buffers
-    /// for peers that do not read grow no more.
+    /// sooner, and are copied out of read buffers that they keep alive.
     Shrink,
-    /// From 80 % on: the connections that have been idle longest (for a second at least, while no
-    /// callback runs and nothing is queued) end for reason `limit`, until 75 % are taken.
+    /// From 80 % on: connections on which nothing has moved for a second or longer end for reason
+    /// `limit`, until 75 % are taken: first those whose peers do not read, those that hold most
+    /// before others, then those that are idle, the longest before others. One whose callback runs,
+    /// and has nothing queued, stays; and idle ones stay where they hold too little to matter.
     CloseIdle,
     /// From 90 % on: nobody is accepted. Callers wait, or are refused where `limits.when_full` says
-    /// so. At 100 % the connections that hold most end for reason `limit`, until 95 % are taken.
+    /// so. When that lasts for two seconds, the connections that hold most end for reason `limit`
+    /// until 75 % are taken; at 100 % at once, until 95 % are.
     StopAccepting,
 }
 
@@ -45,6 +50,11 @@ impl Pressure {
             Self::CloseIdle => "close_idle",
             Self::StopAccepting => "stop_accepting",
         }
+    }
+
+    /// Whether callers are accepted.
+    pub(crate) fn is_accepting(self) -> bool {
+        self < Self::StopAccepting
     }
 
     /// Where the level begins, in hundredths of the ceiling.
@@ -80,186 +90,275 @@ fn share(whole: u64, hundredths: u64) -> u64 {
 
 /// How short memory is now, and who is told.
 pub(crate) struct Overload {
-    pressure: Mutex<Pressure>,
-    accepting: watch::Sender<bool>,
+    /// Held by whoever does something about it.
+    state: Mutex<State>,
+    known: watch::Sender<Pressure>,
+    /// Whether to look again though nothing has changed.
+    is_watched: watch::Sender<bool>,
     /// The ceiling where none is configured.
     default_ceiling: u64,
 }
 
+#[derive(Clone, Copy, Default)]
+struct State {
+    pressure: Pressure,
+    /// Since when nobody is accepted.
+    closed_since: Option<Ticks>,
+}
+
 impl Overload {
     pub(super) fn new() -> Self {
-        let default_ceiling = crate::memory::available().map_or(u64::MAX, |bytes| bytes / 2);
-        let accepting = watch::Sender::new(true);
-        Self { pressure: Mutex::new(Pressure::None), accepting, default_ceiling }
+        Self {
+            state: Mutex::default(),
+            known: watch::Sender::default(),
+            is_watched: watch::Sender::default(),
+            default_ceiling: crate::memory::available().map_or(u64::MAX, |bytes| bytes / 2),
+        }
     }
 
-    /// Whether callers are accepted, and every change of it.
-    pub(crate) fn accepting(&self) -> watch::Receiver<bool> {
-        self.accepting.subscribe()
+    /// The pressure, and every change of it.
+    pub(crate) fn known(&self) -> watch::Receiver<Pressure> {
+        self.known.subscribe()
     }
 
-    pub(crate) fn is_accepting(&self) -> bool {
-        *self.accepting.borrow()
+    pub(crate) fn pressure(&self) -> Pressure {
+        *self.known.borrow()
     }
 
-    pub(crate) fn ceiling(&self, limits: &Limits) -> u64 {
+    fn ceiling(&self, limits: &Limits) -> u64 {
         limits.max_memory.map_or(self.default_ceiling, |bytes| bytes as u64)
     }
 
     /// `None` where somebody else is at it.
-    fn try_lock(&self) -> Option<MutexGuard<'_, Pressure>> {
-        match self.pressure.try_lock() {
-            Ok(pressure) => Some(pressure),
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 }
 
+/// A connection that may have to go.
+struct Candidate {
+    vitals: Vitals,
+    link: Arc<Link>,
+}
+
+/// All connections, looked at for what they hold.
+#[derive(Default)]
+struct Census {
+    candidates: Vec<Candidate>,
+    /// What those hold that go by themselves.
+    leaving: u64,
+    /// What was counted once too often, because several queues hold the same message.
+    repeated: u64,
+}
+
 impl Relief for Run {
     fn relieve(&self) {
         while self.ledger.is_pressed() {
             // Whoever is at it looks again when it is done; it may be this very thread.
-            let Some(mut pressure) = self.overload.try_lock() else { return };
-            let before = *pressure;
-            let has_done_something = self.relieve_queues();
-            self.relieve_memory(&mut pressure);
-            let now = *pressure;
-            drop(pressure);
-            if now != before {
-                self.tell(before, now);
-            } else if !has_done_something && self.ledger.has_too_much_queued() {
-                return;
-            }
+            let Some(state) = self.overload.try_lock() else { return };
+            self.put_right(state);
         }
     }
 }
 
 impl Run {
-    /// New limits: marks are set anew.
+    /// New limits: looks at everything anew.
     pub(super) fn reconsider_pressure(&self) {
-        let pressure = self.overload.pressure.lock().unwrap_or_else(PoisonError::into_inner);
-        self.set_marks(*pressure);
-        drop(pressure);
+        self.put_right(self.overload.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.relieve();
     }
 
-    fn set_marks(&self, pressure: Pressure) {
-        let ledger = &self.ledger;
-        let limits = &self.settings.get().limits;
-        let ceiling = self.overload.ceiling(limits);
-        ledger.set_most_queued(limits.max_queued_bytes_total);
-        ledger.set_short(pressure >= Pressure::Shrink);
-        ledger.set_room(room(limits.max_queued_bytes, pressure));
-        let held = ledger.held();
-        // While connections are ended one by one, the next look is taken when one hundredth more is
-        // held: each look goes through all connections.
-        let soon = held + share(ceiling, 1).max(1);
+    /// Looks again now and then while there is a reason to, though nothing may move any more: with
+    /// time there are connections that have been idle for long enough, and what several queues held
+    /// may be held by one.
+    pub(crate) async fn keep_watch(run: Weak<Self>, mut is_watched: watch::Receiver<bool>) {
+        const INTERVAL: Duration = Duration::from_millis(500);
+        while is_watched.wait_for(|is_watched| *is_watched).await.is_ok() {
+            tokio::time::sleep(INTERVAL).await;
+            let Some(run) = run.upgrade() else { return };
+            if let Some(state) = run.overload.try_lock() {
+                run.put_right(state);
+                run.relieve();
+            }
+        }
+    }
+
+    pub(crate) fn is_watched(&self) -> watch::Receiver<bool> {
+        self.overload.is_watched.subscribe()
+    }
+
+    /// Brings queues and memory within their bounds, as far as connections can be ended for it now.
+    fn put_right(&self, mut state: MutexGuard<'_, State>) {
+        let limits = self.settings.get().limits.clone();
+        let ceiling = self.overload.ceiling(&limits);
+        self.ledger.set_most_queued(limits.max_queued_bytes_total);
+        if let Some(most) = limits.max_queued_bytes_total
+            && self.ledger.has_too_much_queued()
+        {
+            self.relieve_queues(most as u64);
+        }
+        let before = state.pressure;
+        let memory = self.relieve_memory(&mut state, ceiling, &limits);
+        let pressure = state.pressure;
+        drop(state);
+        // Outside the lock: it wakes tasks, and whoever hears of it may ask or change the listener.
+        if pressure < Pressure::Shrink && before >= Pressure::Shrink {
+            self.registry.each(|link| link.reconsider());
+        }
+        if pressure != before {
+            self.events.emit(&Event::Overload { pressure, before, memory, ceiling });
+        }
+    }
+
+    /// Ends the connections with the largest queues until all queues together are within the limit,
+    /// with a little to spare: each look goes through all connections.
+    fn relieve_queues(&self, most: u64) {
+        let mut census = self.take_census();
+        census.candidates.sort_by_key(|candidate| Reverse(candidate.vitals.queued));
+        for Candidate { vitals, link } in &census.candidates {
+            if vitals.queued == 0 || self.ledger.queued() <= share(most, 95) {
+                break;
+            }
+            link.cut_off(Error::of(
+                ErrorKind::Limit,
+                "limits.max_queued_bytes_total is reached, and this queue was the largest",
+            ));
+        }
+    }
+
+    /// Goes to the level that fits what is held, and does what is done there. Returns what is held.
+    fn relieve_memory(&self, state: &mut State, ceiling: u64, limits: &Limits) -> u64 {
+        let counted = self.ledger.held();
+        let is_much =
+            state.pressure > Pressure::None || counted >= share(ceiling, Pressure::Shrink.mark());
+        // What is counted is never too little, so as long as it is little it need not be exact.
+        let mut census = if is_much { self.take_census() } else { Census::default() };
+        let before = state.pressure;
+        state.pressure = before.next(counted.saturating_sub(census.repeated), ceiling);
+        self.ledger.set_short(state.pressure >= Pressure::Shrink);
+        self.ledger.set_room(room(limits.max_queued_bytes, state.pressure));
+        if state.pressure >= Pressure::Shrink && before < Pressure::Shrink {
+            self.registry.each(|link| link.compact());
+            census = self.take_census();
+            let held = self.ledger.held().saturating_sub(census.repeated);
+            state.pressure = state.pressure.next(held, ceiling).max(Pressure::Shrink);
+        }
+        let now = Ticks::now();
+        state.closed_since = match state.pressure {
+            Pressure::StopAccepting => Some(state.closed_since.unwrap_or(now)),
+            _ => None,
+        };
+        let is_closed_for = state.closed_since.map_or(0, |since| now.milliseconds_since(since));
+        self.end_connections(&census, state.pressure, is_closed_for, ceiling);
+        self.set_marks(state.pressure, ceiling, census.repeated);
+        self.overload
+            .known
+            .send_if_modified(|known| std::mem::replace(known, state.pressure) != state.pressure);
+        counted.saturating_sub(census.repeated)
+    }
+
+    /// Ends connections where the pressure asks for it.
+    fn end_connections(&self, census: &Census, pressure: Pressure, closed_for: u64, ceiling: u64) {
+        /// How long, in milliseconds, accepting may rest before those in use have to go too.
+        const PATIENCE: u64 = 2000;
+        let held = self.ledger.held().saturating_sub(census.repeated);
+        let excess = |hundredths| {
+            let target = share(ceiling, hundredths) + census.leaving;
+            held.saturating_sub(target)
+        };
+        if held >= ceiling {
+            end_largest(&census.candidates, excess(95));
+        } else if closed_for >= PATIENCE {
+            end_largest(&census.candidates, excess(75));
+        } else if pressure >= Pressure::CloseIdle
+            && held >= share(ceiling, Pressure::CloseIdle.mark())
+        {
+            end_idle(&census.candidates, excess(75));
+        }
+    }
+
+    fn take_census(&self) -> Census {
+        let mut census = Census::default();
+        let mut seen = HashSet::new();
+        self.registry.each(|link| {
+            let vitals = link.vitals(|place, held| {
+                if !seen.insert(place) {
+                    census.repeated += held;
+                }
+            });
+            if vitals.is_leaving {
+                census.leaving += vitals.weight;
+            } else {
+                census.candidates.push(Candidate { vitals, link: Arc::clone(link) });
+            }
+        });
+        census
+    }
+
+    /// Sets when to look again, given how much is counted too often.
+    fn set_marks(&self, pressure: Pressure, ceiling: u64, repeated: u64) {
+        let mark = |hundredths| share(ceiling, hundredths).saturating_add(repeated);
+        // While connections are ended, the next look is taken when one hundredth more is held: each
+        // look goes through all connections.
+        let soon = self.ledger.held().saturating_add(share(ceiling, 1).max(1));
         let high = match pressure {
-            Pressure::None => share(ceiling, Pressure::Shrink.mark()),
-            Pressure::Shrink => share(ceiling, Pressure::CloseIdle.mark()),
-            Pressure::CloseIdle => soon.min(share(ceiling, Pressure::StopAccepting.mark())),
-            Pressure::StopAccepting => soon,
+            Pressure::None => mark(Pressure::Shrink.mark()).max(soon),
+            Pressure::Shrink => mark(Pressure::CloseIdle.mark()).max(soon),
+            Pressure::CloseIdle | Pressure::StopAccepting => soon,
         };
         let low = pressure.mark().saturating_sub(Pressure::SLACK);
-        let low = (pressure > Pressure::None).then(|| share(ceiling, low));
-        ledger.set_held_marks(low, Some(high));
-    }
-
-    /// Ends the connections with the largest queues until all queues together are within the limit;
-    /// tells whether there was one.
-    fn relieve_queues(&self) -> bool {
-        let Some(most) = self.settings.get().limits.max_queued_bytes_total else { return false };
-        let mut queues = Vec::new();
-        self.registry.each(|link| match link.vitals().load.queued {
-            0 => {}
-            queued => queues.push((queued, Arc::clone(link))),
-        });
-        queues.sort_unstable_by_key(|(queued, _)| std::cmp::Reverse(*queued));
-        for (_, link) in &queues {
-            if self.ledger.queued() <= most as u64 {
-                break;
-            }
-            let message =
-                "limits.max_queued_bytes_total is reached, and this queue was the largest";
-            link.cut_off(Error::of(ErrorKind::Limit, message));
-        }
-        !queues.is_empty()
-    }
-
-    /// Goes to the level that fits what is held, and does what is done there.
-    fn relieve_memory(&self, pressure: &mut Pressure) {
-        let ceiling = self.overload.ceiling(&self.settings.get().limits);
-        let held = self.ledger.held();
-        let before = std::mem::replace(pressure, pressure.next(held, ceiling));
-        self.set_marks(*pressure);
-        if *pressure >= Pressure::Shrink && before < Pressure::Shrink {
-            self.registry.each(|link| link.shrink());
-        }
-        if held >= share(ceiling, Pressure::CloseIdle.mark()) {
-            self.end_until(share(ceiling, 75), idle_longest, |link| {
-                let message =
-                    "limits.max_memory is nearly reached, and this connection was idle longest";
-                link.end(CloseReason::Limit, Some(Error::of(ErrorKind::Limit, message)));
-            });
-        }
-        if held >= ceiling {
-            self.end_until(share(ceiling, 95), largest, |link| {
-                let message = "limits.max_memory is reached, and this connection held most";
-                link.cut_off(Error::of(ErrorKind::Limit, message));
-            });
-        }
-        // Ending connections has changed what is held.
-        self.set_marks(*pressure);
-        let accepting = *pressure < Pressure::StopAccepting;
+        let low = (pressure > Pressure::None).then(|| mark(low));
+        self.ledger.set_held_marks(low, Some(high));
+        let is_watched = pressure >= Pressure::CloseIdle || repeated > 0;
         self.overload
-            .accepting
-            .send_if_modified(|was| std::mem::replace(was, accepting) != accepting);
-    }
-
-    /// Ends connections, those of the least `order` first, until no more than `target` will be held.
-    /// What holds nothing of itself (`None`) stays.
-    fn end_until(&self, target: u64, order: impl Fn(&Vitals) -> Option<u64>, end: impl Fn(&Link)) {
-        let mut candidates = Vec::new();
-        let mut leaving = 0;
-        self.registry.each(|link| {
-            let vitals = link.vitals();
-            if vitals.is_ending {
-                leaving += vitals.weight();
-            } else if let Some(order) = order(&vitals) {
-                candidates.push((order, vitals.weight(), Arc::clone(link)));
-            }
-        });
-        // Of those that are equal the oldest goes first.
-        candidates.sort_unstable_by_key(|(order, _, link)| (*order, link.number));
-        let mut excess = self.ledger.held().saturating_sub(leaving).saturating_sub(target);
-        for (_, weight, link) in &candidates {
-            if excess == 0 {
-                break;
-            }
-            end(link);
-            excess = excess.saturating_sub(*weight);
-        }
-    }
-
-    fn tell(&self, before: Pressure, pressure: Pressure) {
-        let ceiling = self.overload.ceiling(&self.settings.get().limits);
-        let memory = self.ledger.held();
-        self.events.emit(&Event::Overload { pressure, before, memory, ceiling });
+            .is_watched
+            .send_if_modified(|was| std::mem::replace(was, is_watched) != is_watched);
     }
 }
 
-/// The order of connections by how long they have been idle.
-fn idle_longest(vitals: &Vitals) -> Option<u64> {
-    /// One that answered a moment ago is in use.
+/// Ends those on which nothing has moved for a while, until so much less is held: those whose peers do
+/// not read, then those that are idle, unless all of them together do not hold so much.
+fn end_idle(candidates: &[Candidate], excess: u64) {
+    /// One that moved a moment ago, in milliseconds, is in use.
     const LEAST: u64 = 1000;
-    let since = vitals.idle_since?;
-    (Ticks::now().milliseconds_since(since) >= LEAST).then_some(since.order())
+    let now = Ticks::now();
+    let rests = |candidate: &&Candidate| {
+        let since = candidate.vitals.idle_since;
+        since.is_some_and(|since| now.milliseconds_since(since) >= LEAST)
+    };
+    let (mut stuck, mut idle): (Vec<_>, Vec<_>) =
+        candidates.iter().filter(rests).partition(|candidate| candidate.vitals.has_backlog);
+    stuck.sort_by_key(|candidate| (Reverse(candidate.vitals.weight), candidate.link.number));
+    idle.sort_by_key(|candidate| (candidate.vitals.idle_since, candidate.link.number));
+    let left = end_until(stuck, excess, "this connection's peer did not read");
+    let all: u64 = idle.iter().map(|candidate| candidate.vitals.weight).sum();
+    if left > 0 && all >= left {
+        end_until(idle, left, "this connection was idle longest");
+    }
 }
 
-/// The order of connections by how much they hold.
-fn largest(vitals: &Vitals) -> Option<u64> {
-    Some(u64::MAX - vitals.weight())
+/// Ends those that hold most until so much less is held.
+fn end_largest(candidates: &[Candidate], excess: u64) {
+    let mut all: Vec<_> = candidates.iter().collect();
+    all.sort_by_key(|candidate| (Reverse(candidate.vitals.weight), candidate.link.number));
+    end_until(all, excess, "this connection held most");
+}
+
+/// Ends connections in their order until so much less is held; returns what is lacking.
+fn end_until(candidates: Vec<&Candidate>, mut excess: u64, why: &str) -> u64 {
+    for Candidate { vitals, link } in candidates {
+        if excess == 0 {
+            break;
+        }
+        let message = format!("limits.max_memory is nearly reached, and {why}");
+        link.cut_off(Error::of(ErrorKind::Limit, message));
+        excess = excess.saturating_sub(vitals.weight);
+    }
+    excess
 }
 
 /// Room in each queue under `pressure`.

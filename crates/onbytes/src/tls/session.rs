@@ -316,6 +316,11 @@ impl Session {
 
     // ---- To the peer ----
 
+    /// The memory that is taken beside the session itself: parts of records, in either direction.
+    pub(crate) fn held(&self) -> usize {
+        self.pending.capacity() + self.early.capacity() + self.outgoing.capacity()
+    }
+
     /// Wire bytes that wait for the kernel.
     pub(crate) fn outgoing(&self) -> &[u8] {
         &self.outgoing
