@@ -223,3 +223,55 @@ async fn every_refusal_is_an_event_with_its_cause() {
     expect_refused(peer).await;
     assert_eq!(told.recv().unwrap(), (Some(from), Refusal::Denied));
 }
+
+#[tokio::test]
+async fn a_change_holds_for_the_very_next_caller() {
+    let server = with(Limits::new()).await;
+    for _ in 0..20 {
+        server.listener.set_limits(Limits::new().deny(list(&["127.0.0.2"]))).unwrap();
+        expect_refused(call_from(&server, "127.0.0.2").await).await;
+        server.listener.set_limits(Limits::new()).unwrap();
+        expect_served(&mut call_from(&server, "127.0.0.2").await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_other_settings_refuse_nobody() {
+    let server = with(Limits::new().per_source(PerSource::new().max_connections(3))).await;
+    let mut live = Vec::new();
+    for _ in 0..2 {
+        let mut peer = call_from(&server, "127.0.0.2").await;
+        expect_served(&mut peer).await;
+        live.push(peer);
+    }
+    let listener = server.listener.clone();
+    let changing = std::thread::spawn(move || {
+        for _ in 0..2000 {
+            listener.set_timeouts(listener.timeouts()).unwrap();
+        }
+    });
+    while !changing.is_finished() {
+        let mut third = call_from(&server, "127.0.0.2").await;
+        expect_served(&mut third).await;
+        drop(third);
+        eventually("its end", || server.listener.stats().active == 2).await;
+    }
+    changing.join().unwrap();
+    assert_eq!(refused(&server, Refusal::SourceFull), 0);
+}
+
+#[tokio::test]
+async fn who_finds_the_listener_full_has_used_up_nothing_of_its_rate() {
+    let per_source = PerSource::new().accept_rate(0.001).accept_burst(2);
+    let limits = Limits::new().max_connections(1).when_full(onbytes::WhenFull::Refuse);
+    let server = with(limits.per_source(per_source)).await;
+    let mut first = call_from(&server, "127.0.0.2").await;
+    expect_served(&mut first).await;
+    for _ in 0..5 {
+        expect_refused(call_from(&server, "127.0.0.2").await).await;
+    }
+    assert_eq!(refused(&server, Refusal::Full), 5);
+    drop(first);
+    eventually("its end", || server.listener.stats().active == 0).await;
+    expect_served(&mut call_from(&server, "127.0.0.2").await).await;
+}

@@ -366,3 +366,108 @@ async fn parts_of_read_buffers_are_let_go_when_memory_is_short() {
     assert!(stats.memory < 2 * MIB, "{stats:?}");
     assert_eq!(stats.active, 12);
 }
+
+#[tokio::test]
+async fn a_burst_does_not_shut_the_door_for_good() {
+    // So many that 90 % are reached before anybody has been idle for a second.
+    let server =
+        Server::with(ListenerConfiguration::new().limits(Limits::new().max_memory(MIB)), Echo)
+            .await;
+    let levels = Levels::of(&server.listener);
+    let mut burst = Vec::new();
+    while server.listener.stats().pressure != Pressure::StopAccepting {
+        burst.push(server.connect().await);
+        tokio::task::yield_now().await;
+    }
+    // Nothing moves from here on, and yet there is room again.
+    let mut newcomer = server.connect().await;
+    newcomer.send("x").await;
+    newcomer.expect("x").await;
+    assert!(levels.all().contains(&Pressure::StopAccepting));
+    assert!(server.listener.stats().closed(CloseReason::Limit) > 0);
+}
+
+#[tokio::test]
+async fn an_ending_that_its_peer_does_not_let_us_finish_holds_nothing_for_long() {
+    let server = Server::with(
+        narrow_with(Limits::new().max_memory(MIB)),
+        OnBytes(|_: Bytes, caller: Caller| async move {
+            caller.close();
+            Ok(Some(vec![1; 8 * MIB].into()))
+        }),
+    )
+    .await;
+    let mut peer = Peer::connect_narrow(server.address).await;
+    peer.send("x").await;
+    eventually("its end", || server.listener.stats().closed(CloseReason::LocalClose) == 1).await;
+    eventually("room", || server.listener.stats().memory < MIB).await;
+}
+
+#[tokio::test]
+async fn whoever_does_not_read_goes_before_those_who_are_only_idle() {
+    let mut server = Server::with(narrow_with(Limits::new().max_memory(MIB)), Echo).await;
+    let mut idle = crowd(&server, 20).await;
+    for peer in &mut idle {
+        peer.send("x").await;
+        peer.expect("x").await;
+        server.caller().await;
+    }
+    let _hog = Peer::connect_narrow(server.address).await;
+    let caller = server.caller().await;
+    let mut write = Box::pin(caller.write_bytes(vec![1; MIB * 85 / 100]));
+    assert!(support::poll_once(&mut write).is_pending());
+    within("the end of the hog", caller.closed()).await;
+    for peer in &mut idle {
+        peer.send("y").await;
+        peer.expect("y").await;
+    }
+    assert_eq!(server.listener.stats().closed(CloseReason::Limit), 1);
+}
+
+#[tokio::test]
+async fn a_message_that_only_the_queue_holds_any_more_is_counted() {
+    let mut server = Server::with(narrow_with(Limits::new().max_memory(MIB)), Echo).await;
+    let _peer = Peer::connect_narrow(server.address).await;
+    let caller = server.caller().await;
+    let body = Bytes::from(vec![1; 2 * MIB]);
+    let part = body.slice(..MIB * 85 / 100);
+    let mut write = Box::pin(caller.write_bytes(part));
+    assert!(support::poll_once(&mut write).is_pending());
+    drop(body);
+    assert!(server.listener.stats().memory > MIB * 80 / 100);
+    assert!(server.listener.stats().pressure >= Pressure::CloseIdle);
+}
+
+#[tokio::test]
+async fn a_ceiling_lowered_below_what_is_held_holds_at_once() {
+    let mut server = Server::with(narrow_with(Limits::new().max_memory(8 * MIB)), Echo).await;
+    let _peer = Peer::connect_narrow(server.address).await;
+    let caller = server.caller().await;
+    let mut write = Box::pin(caller.write_bytes(vec![1; MIB * 76 / 10]));
+    assert!(support::poll_once(&mut write).is_pending());
+    assert_eq!(server.listener.stats().pressure, Pressure::StopAccepting);
+    server.listener.set_limits(Limits::new().max_memory(MIB)).unwrap();
+    assert!(caller.is_closed());
+}
+
+#[tokio::test]
+async fn writers_who_wait_go_on_when_memory_is_less_short() {
+    let mut server = Server::with(narrow_with(Limits::new().max_memory(MIB)), Echo).await;
+    let (_peers, callers) = stuck(&mut server, 1).await;
+    let _peer = Peer::connect_narrow(server.address).await;
+    let greedy = server.caller().await;
+    let mut write = Box::pin(greedy.write_bytes(vec![1; MIB * 74 / 100]));
+    assert!(support::poll_once(&mut write).is_pending());
+    while callers[0].try_write_bytes(vec![1; KIB]).is_ok() {}
+    let before = callers[0].queued_bytes();
+    let waiting = callers[0].clone();
+    let waits = tokio::spawn(async move { waiting.write_bytes(vec![2; KIB]).await });
+    tokio::task::yield_now().await;
+    assert_eq!(callers[0].queued_bytes(), before);
+    drop(write);
+    greedy.abort();
+    // Its peer takes nothing meanwhile.
+    eventually("room", || callers[0].queued_bytes() == before + KIB).await;
+    callers[0].abort();
+    assert!(within("the write", waits).await.unwrap().is_err());
+}
