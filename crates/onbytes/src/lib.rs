@@ -94,10 +94,10 @@
 //!
 //! | reasons | what happens |
 //! |---|---|
-//! | `peer_closed`, `local_close`, `idle_timeout`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), close_notify where it is TLS, FIN |
+//! | `peer_closed`, `local_close`, `idle_timeout`, `too_slow`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), close_notify where it is TLS, FIN |
 //! | `truncated` | a TLS peer's FIN without close_notify: `on_error` once, then orderly |
 //! | `peer_reset`, `io_error`, `tls_error`, `write_timeout` | `on_error` once, nothing more is sent, reset |
-//! | `local_abort`, `stop_forced` (deadline), `stopped` (immediate stop) | no `on_error`, nothing more is sent, reset |
+//! | `local_abort`, `limit` (a bound of the whole listener), `stop_forced` (deadline), `stopped` (immediate stop) | no `on_error`, nothing more is sent, reset |
 //! | `rejected` | `on_connect` failed: what is queued is sent, FIN; no callback; logged and counted |
 //! | `handshake_failed`, `handshake_timeout` | before `on_connect`: no callback; logged and counted |
 //!
@@ -120,6 +120,14 @@
 //!   connection with `write_timeout`. While more than 64 KiB are queued, nothing is read from the
 //!   peer.
 //!
+//! # Bounds
+//!
+//! Whatever a stranger can make grow has a bound, and whatever waits has a time limit: connections, in all
+//! and from each source; queued bytes, of one peer and of all; memory; silence and slowness. The
+//! [page of bounds](_guide::bounds) has them all, with defaults, units and what happens at each. Most can be
+//! changed while the listener runs ([`Listener::set_limits`], [`Listener::set_timeouts`]), accepting can be
+//! [suspended](Listener::suspend), and live connections [listed](Listener::connections) and ended one by one.
+//!
 //! # TLS
 //!
 //! One field secures a listener or a client: `secure_socket`. The [TLS page](_guide::tls) has the rest:
@@ -135,7 +143,8 @@
 //! rest is reset, and running callbacks are dropped at their next await point. The [`StopReport`]
 //! counts what ended cleanly, what was forced, and what was abandoned because a callback never
 //! yields. [`Listener::immediate_stop`] resets everything, also in the middle of a graceful stop.
-//! Dropping the last `Listener` handle is an immediate stop.
+//! Dropping the last `Listener` handle is an immediate stop. The [page of stops](_guide::stops) says what
+//! a peer in each state sees.
 //!
 //! # Cancel safety
 //!
@@ -249,12 +258,25 @@ pub fn __fuzz_material(data: &[u8]) {
 }
 
 /// Longer pages of the documentation.
-#[cfg(all(any(doc, doctest), feature = "_tls"))]
+#[cfg(any(doc, doctest))]
 pub mod _guide {
-    // For the links of the pages.
+    // For the links of the pages, here and below.
     #[allow(unused_imports)]
     use crate::*;
 
+    #[doc = include_str!("../docs/bounds.md")]
+    pub mod bounds {
+        #[allow(unused_imports)]
+        use crate::*;
+    }
+
+    #[doc = include_str!("../docs/stops.md")]
+    pub mod stops {
+        #[allow(unused_imports)]
+        use crate::*;
+    }
+
+    #[cfg(feature = "_tls")]
     #[doc = include_str!("../docs/tls.md")]
     pub mod tls {
         #[allow(unused_imports)]

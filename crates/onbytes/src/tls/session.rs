@@ -89,10 +89,10 @@ enum Step {
 }
 
 impl Session {
-    /// The memory that a session takes, in bytes; measured (BENCHMARKS.md).
+    /// The memory that a session takes beside [`held`](Self::held), in bytes; measured (BENCHMARKS.md).
     pub(crate) const WEIGHT_AT_REST: u64 = 4 * 1024;
-    /// The same until its handshake is complete, with what the peer may have sent of it.
-    pub(crate) const WEIGHT_IN_HANDSHAKE: u64 = 24 * 1024;
+    /// The same until its handshake is complete.
+    pub(crate) const WEIGHT_IN_HANDSHAKE: u64 = 6 * 1024;
 
     fn new(side: Side) -> Self {
         Self {
