@@ -2,8 +2,9 @@
 //! when the event does not come.
 #![allow(dead_code)] // Each test file uses its own part of this.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod tls;
 
+use rustix::net::{AddressFamily, SocketType, sockopt};
 pub(crate) use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
 
 /// How long anything may take before a test gives up; nothing here takes a fraction of it.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
@@ -63,6 +65,66 @@ pub(crate) fn finish(child: Child) -> Output {
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
     kill_process(pid, signal).unwrap();
+}
+
+/// Waits until something is so that no event tells of.
+#[track_caller]
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < WATCHDOG, "never came: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// How many of the `wanted` connections this process and a server can have: as many as it may open
+/// files, from now on as many as its hard limit allows. Where these are fewer, the test says so.
+pub(crate) fn affordable(wanted: usize) -> usize {
+    /// Files beside the connections.
+    const OWN: usize = 200;
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }).unwrap();
+    let files = hard.map_or(usize::MAX, |files| usize::try_from(files).unwrap());
+    // A server keeps a sixteenth of its files to itself.
+    let possible = files.saturating_sub(OWN + files / 16);
+    if possible < wanted {
+        let _ = writeln!(
+            std::io::stderr(),
+            "FEWER: {possible} connections instead of {wanted}, because of `ulimit -Hn`"
+        );
+    }
+    wanted.min(possible)
+}
+
+/// A shell line that lets the program open as many files as it may.
+pub(crate) const ALL_FILES: &str = "ulimit -n \"$(ulimit -Hn)\"; exec \"$@\"";
+
+/// The flags under which a server on a free port logs JSON.
+const LOGGING: [&str; 4] = ["--listen", "127.0.0.1:0", "--log-format", "json"];
+
+/// The fields of a log line.
+fn fields(line: &str) -> serde_json::Value {
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    line["fields"].clone()
+}
+
+/// The value of a field of a log line: a count.
+#[track_caller]
+pub(crate) fn count(line: &str, name: &str) -> u64 {
+    fields(line)[name].as_u64().unwrap_or_else(|| panic!("{name} is not in {line}"))
+}
+
+/// The value of a field of a log line: a time in seconds.
+#[track_caller]
+pub(crate) fn seconds(line: &str, name: &str) -> f64 {
+    fields(line)[name].as_f64().unwrap_or_else(|| panic!("{name} is not in {line}"))
+}
+
+/// The value of a field of a log line: a text.
+#[track_caller]
+pub(crate) fn text(line: &str, name: &str) -> String {
+    let fields = fields(line);
+    fields[name].as_str().unwrap_or_else(|| panic!("{name} is not in {line}")).to_owned()
 }
 
 /// Asserts that stderr is one line of the program's own, and returns it.
@@ -141,6 +203,18 @@ impl Server {
         Self::ready(onbytes(&all))
     }
 
+    /// Starts `onbytes serve` with `args` on a free port; it logs every connection as JSON.
+    pub(crate) fn logging(args: &[&str]) -> Self {
+        Self::logging_in_shell("exec \"$@\"", args)
+    }
+
+    /// The same, started by a shell line.
+    pub(crate) fn logging_in_shell(line: &str, args: &[&str]) -> Self {
+        let mut command = onbytes_in_shell(line, &[&["serve"], args, &LOGGING].concat());
+        command.env("RUST_LOG", "debug");
+        Self::ready(command)
+    }
+
     /// Starts a command and waits for its ready line.
     pub(crate) fn ready(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
@@ -176,6 +250,52 @@ impl Server {
 
     pub(crate) fn signal(&self, number: Signal) {
         signal(self.child.id(), number);
+    }
+
+    /// Has the server answer somebody who comes now.
+    #[track_caller]
+    pub(crate) fn assert_serves(&self) {
+        self.connect().assert_served();
+    }
+
+    /// The end of the next connection that the log tells of.
+    pub(crate) fn closed(&self) -> String {
+        self.log().find(r#""event":"closed""#)
+    }
+
+    /// Asks it to stop, asserts that it does so in order, and returns the rest of the log.
+    pub(crate) fn stopped(mut self) -> Vec<String> {
+        self.signal(Signal::TERM);
+        assert_eq!(self.exit_code(), Some(0));
+        self.log().rest()
+    }
+
+    /// How many files it has open.
+    pub(crate) fn files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// A number from what the system tells of the process: `VmRSS`, in KiB.
+    pub(crate) fn status(&self, name: &str) -> u64 {
+        number(&fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap(), name)
+    }
+
+    /// How often its threads have gone to sleep.
+    pub(crate) fn rests(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status"));
+        // A thread may be gone by now.
+        let texts = tasks.filter_map(|task| status(task.unwrap()).ok());
+        texts.map(|text| number(&text, "voluntary_ctxt_switches")).sum()
+    }
+
+    /// The work it has done, in hundredths of a second of a processor: unlike time, this does not
+    /// depend on what else the machine is at.
+    pub(crate) fn work(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let (_, behind_the_name) = stat.rsplit_once(')').unwrap();
+        let fields = behind_the_name.split_whitespace().skip(11).take(2);
+        fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
     pub(crate) fn log(&self) -> &Lines {
@@ -218,17 +338,45 @@ fn ready_line(child: &mut Child) -> (SocketAddr, bool) {
     }
 }
 
+/// The number behind a name, in a file of /proc.
+fn number(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
+}
+
 /// A connection to a server, which waits for nothing longer than the watchdog allows.
 pub(crate) struct Peer {
     pub(crate) stream: BufReader<TcpStream>,
+    /// A failure that writing has met; the system tells it only once.
+    failure: Option<ErrorKind>,
 }
 
 impl Peer {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&addr, WATCHDOG).unwrap();
+        Self::of(TcpStream::connect_timeout(&addr, WATCHDOG).unwrap())
+    }
+
+    /// Connects from one of the addresses of this machine: 127.0.0.0/8 is all its own.
+    pub(crate) fn connect_from(source: [u8; 4], addr: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::from(source)), 0);
+        rustix::net::bind(&socket, &source).unwrap();
+        rustix::net::connect(&socket, &addr).unwrap();
+        Self::of(socket.into())
+    }
+
+    /// Connects with little room for what comes from the server: some 64 KiB.
+    pub(crate) fn connect_narrow(addr: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_recv_buffer_size(&socket, 32 * 1024).unwrap();
+        rustix::net::connect(&socket, &addr).unwrap();
+        Self::of(socket.into())
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(WATCHDOG)).unwrap();
         stream.set_write_timeout(Some(WATCHDOG)).unwrap();
-        Self { stream: BufReader::new(stream) }
+        Self { stream: BufReader::new(stream), failure: None }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -260,10 +408,72 @@ impl Peer {
         text.strip_suffix('\n').map(str::to_owned)
     }
 
+    /// Whether the server answers; it may have ended this connection before.
+    pub(crate) fn is_served(&mut self) -> bool {
+        let mut answer = [0; 4];
+        let asked = self.stream.get_ref().write_all(b"ping");
+        asked.and_then(|()| self.stream.read_exact(&mut answer)).is_ok() && answer == *b"ping"
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_served(&mut self) {
+        self.send("ping");
+        self.expect("ping");
+    }
+
+    /// Sends, without reading anything, until nothing has moved for a while, or `most` bytes are
+    /// sent; returns how many that were. A reset ends it too.
+    pub(crate) fn send_until_stuck(&mut self, most: usize) -> usize {
+        // A whole number of periods, so that it can be sent again and again.
+        let data: Vec<u8> = (0..PERIOD * 4096).map(pattern).collect();
+        let mut stream = self.stream.get_ref();
+        stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut sent = 0;
+        while sent < most {
+            let rest = &data[sent % data.len()..];
+            match stream.write(&rest[..rest.len().min(most - sent)]) {
+                Ok(n) => sent += n,
+                Err(error) => {
+                    self.failure = Some(error.kind()).filter(|it| *it != ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+        }
+        stream.set_write_timeout(Some(WATCHDOG)).unwrap();
+        sent
+    }
+
+    /// How the connection ends or has ended, after whatever else comes; `None` is in order.
+    pub(crate) fn ending(&mut self) -> Option<ErrorKind> {
+        let failed = self.stream.read_to_end(&mut Vec::new()).err();
+        self.failure.or(failed.map(|error| error.kind()))
+    }
+
+    /// Leaves with a reset.
+    pub(crate) fn reset(self) {
+        sockopt::set_socket_linger(self.stream.get_ref(), Some(Duration::ZERO)).unwrap();
+    }
+
     /// What comes until the server ends its side.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();
         rest
     }
+}
+
+/// After so many bytes a [`pattern`] comes again. A prime number, so that no block of a power of two
+/// is like the next.
+const PERIOD: usize = 251;
+
+/// The byte at a place of a stream: of a kind that shows when some are missing.
+pub(crate) fn pattern(at: usize) -> u8 {
+    (at % PERIOD) as u8
+}
+
+/// Asserts that a stream is what was sent of [`pattern`], from its beginning.
+#[track_caller]
+pub(crate) fn assert_pattern(data: &[u8]) {
+    let wrong = data.iter().enumerate().find(|(at, byte)| **byte != pattern(*at));
+    assert_eq!(wrong, None, "of {} bytes", data.len());
 }
