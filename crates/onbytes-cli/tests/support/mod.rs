@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -425,7 +426,7 @@ impl Peer {
     /// sent; returns how many that were. A reset ends it too.
     pub(crate) fn send_until_stuck(&mut self, most: usize) -> usize {
         // A whole number of periods, so that it can be sent again and again.
-        let data: Vec<u8> = (0..PERIOD * 4096).map(pattern).collect();
+        let data = pattern(0..PERIOD * 4096);
         let mut stream = self.stream.get_ref();
         stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
         let mut sent = 0;
@@ -466,14 +467,19 @@ impl Peer {
 /// is like the next.
 const PERIOD: usize = 251;
 
-/// The byte at a place of a stream: of a kind that shows when some are missing.
-pub(crate) fn pattern(at: usize) -> u8 {
-    (at % PERIOD) as u8
+/// A part of an endless stream, of a kind that shows when some of it is missing.
+pub(crate) fn pattern(range: Range<usize>) -> Vec<u8> {
+    let period: Vec<_> =
+        (range.start..range.start + PERIOD).map(|at| (at % PERIOD) as u8).collect();
+    let mut data = period.repeat(range.len() / PERIOD + 1);
+    data.truncate(range.len());
+    data
 }
 
-/// Asserts that a stream is what was sent of [`pattern`], from its beginning.
+/// Asserts that what came is [`pattern`], from its beginning.
 #[track_caller]
 pub(crate) fn assert_pattern(data: &[u8]) {
-    let wrong = data.iter().enumerate().find(|(at, byte)| **byte != pattern(*at));
-    assert_eq!(wrong, None, "of {} bytes", data.len());
+    let expected = pattern(0..data.len());
+    let wrong = || data.iter().zip(&expected).position(|(one, other)| one != other);
+    assert!(data == expected, "at {:?} of {} bytes", wrong(), data.len());
 }
