@@ -428,7 +428,7 @@ impl Peer {
         // A whole number of periods, so that it can be sent again and again.
         let data = pattern(0..PERIOD * 4096);
         let mut stream = self.stream.get_ref();
-        stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
         let mut sent = 0;
         while sent < most {
             let rest = &data[sent % data.len()..];
