@@ -302,16 +302,16 @@ fn when_memory_is_short_those_idle_longest_go_and_newcomers_are_served() {
     thread::sleep(Duration::from_millis(1100));
     let mut new = served_until(&server, r#""pressure":"close_idle","before":"shrink""#);
     let line = server.closed();
-    assert_eq!(
-        (text(&line, "reason"), text(&line, "remote_addr")),
-        ("limit".into(), old[0].name())
-    );
+    assert_eq!(text(&line, "reason"), "limit");
     assert!(text(&line, "error").contains("max_memory"), "{line}");
     assert!(line.contains(r#""level":"WARN""#), "{line}");
+    // Those of the same few milliseconds go in any order.
+    let ended = old.iter().position(|peer| peer.name() == text(&line, "remote_addr"));
+    assert!(ended.is_some_and(|number| number < old.len() / 2), "{ended:?} of {}", old.len());
+    assert_eq!(old[ended.unwrap()].ending(), Some(ErrorKind::ConnectionReset));
     for _ in 0..200 {
         server.connect().assert_served();
     }
-    assert_eq!(old[0].ending(), Some(ErrorKind::ConnectionReset));
     old.last_mut().unwrap().assert_served();
     new.last_mut().unwrap().assert_served();
     // When they leave, all is as before.
