@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use support::{Peer, Server, WATCHDOG, assert_pattern, count, seconds, text, until};
+use support::{
+    Peer, Server, WATCHDOG, affordable, alone, assert_pattern, count, onbytes, seconds, text, until,
+};
 
 /// A server that is told things by a line of flags.
 fn echo(flags: &str) -> Server {
@@ -53,6 +55,28 @@ fn those_who_are_not_allowed_and_those_who_are_denied_are_closed_at_once() {
     }
     let last = served(&server, [127, 0, 1, 255]);
     drop((first, last));
+    server.stop();
+}
+
+#[test]
+fn on_a_listener_of_both_families_ipv4_callers_are_known_by_their_ipv4_address() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: there is no IPv6 here");
+        return;
+    }
+    let flags = ["--allow", "127.0.0.2,::1", "--source-max-connections", "1"];
+    let args = [&["serve", "echo", "--listen", "[::]:0", "--log-format", "json"], &flags[..]];
+    let mut server = Server::ready(onbytes(&args.concat()));
+    let port = server.addr.port();
+    // As IPv6 callers and IPv4 callers reach it.
+    server.addr = (Ipv6Addr::LOCALHOST, port).into();
+    let mut sixth = server.connect();
+    sixth.assert_served();
+    server.addr = (Ipv4Addr::LOCALHOST, port).into();
+    let fourth = served(&server, [127, 0, 0, 2]);
+    assert_refused(&server, [127, 0, 0, 2], "source_full");
+    assert_refused(&server, [127, 0, 0, 1], "denied");
+    drop((fourth, sixth));
     server.stop();
 }
 
@@ -275,6 +299,12 @@ fn with_jitter_those_who_came_together_do_not_go_together() {
 
 // ---- How much memory there may be ----
 
+/// Callers enough to fill 1 MiB: those who come beyond that wait. Nobody is idle for so long yet that
+/// it has to go.
+fn crowd(server: &Server) -> Vec<Peer> {
+    (0..affordable(800)).map(|_| server.connect()).collect()
+}
+
 /// The level of pressure that the log tells of next, after the one before.
 fn next_pressure(server: &Server) -> [String; 2] {
     let line = server.log().find(r#""event":"overload""#);
@@ -284,18 +314,20 @@ fn next_pressure(server: &Server) -> [String; 2] {
 
 /// Callers who come and are served, until a line of the log has `part` in it.
 fn served_until(server: &Server, part: &str) -> Vec<Peer> {
+    let most = affordable(800);
     let mut callers = Vec::new();
     while !server.log().has_come(part) {
         let mut caller = server.connect();
         caller.assert_served();
         callers.push(caller);
-        assert!(callers.len() < 10_000, "never came: {part}");
+        assert!(callers.len() < most, "never came: {part}");
     }
     callers
 }
 
 #[test]
 fn when_memory_is_short_those_idle_longest_go_and_newcomers_are_served() {
+    let _alone = alone();
     let server = echo("--max-memory 1M");
     let mut old = served_until(&server, r#""pressure":"shrink","before":"none""#);
     // One that was served less than a second ago does not count as idle.
@@ -323,9 +355,9 @@ fn when_memory_is_short_those_idle_longest_go_and_newcomers_are_served() {
 
 #[test]
 fn the_levels_of_pressure_come_and_go_one_by_one() {
+    let _alone = alone();
     let server = echo("--max-memory 1M");
-    // Nobody is idle long enough to go, so memory fills up.
-    let callers: Vec<_> = (0..1000).map(|_| server.connect()).collect();
+    let callers = crowd(&server);
     let levels = ["none", "shrink", "close_idle", "stop_accepting"];
     for pair in levels.windows(2) {
         assert_eq!(next_pressure(&server), pair);
@@ -343,9 +375,10 @@ fn the_levels_of_pressure_come_and_go_one_by_one() {
 #[test]
 #[ignore = "the server waits for ever: those who came within one second are never idle to it"]
 fn those_who_filled_memory_within_a_second_keep_others_out_no_longer_than_that() {
+    let _alone = alone();
     let server = echo("--max-memory 1M");
     let mut first = server.connect();
-    let callers: Vec<_> = (0..1000).map(|_| server.connect()).collect();
+    let callers = crowd(&server);
     server.log().find(r#""pressure":"stop_accepting""#);
     server.assert_serves();
     assert_eq!(first.ending(), Some(ErrorKind::ConnectionReset));
@@ -355,8 +388,9 @@ fn those_who_filled_memory_within_a_second_keep_others_out_no_longer_than_that()
 
 #[test]
 fn with_refuse_callers_are_closed_at_once_while_memory_is_short() {
+    let _alone = alone();
     let server = echo("--max-memory 1M --when-full refuse");
-    let callers: Vec<_> = (0..1000).map(|_| server.connect()).collect();
+    let callers = crowd(&server);
     let (_, cause) = refusal(&server);
     assert_eq!(cause, "overload");
     drop(callers);

@@ -4,18 +4,11 @@
 mod support;
 
 use std::io::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use support::tls::{CERT, Folder};
-use support::{ALL_FILES, Peer, Server, affordable, assert_pattern, count, pattern, until};
-
-/// One crowd at a time: each takes most of the files that one process may open.
-fn alone() -> MutexGuard<'static, ()> {
-    static CROWD: Mutex<()> = Mutex::new(());
-    CROWD.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use support::{ALL_FILES, Peer, Server, affordable, alone, assert_pattern, count, pattern, until};
 
 /// An echo server with as many files as it may have, which logs what deserves a line.
 fn echo(flags: &[&str]) -> Server {
@@ -23,9 +16,11 @@ fn echo(flags: &[&str]) -> Server {
     Server::ready(support::onbytes_in_shell(ALL_FILES, &args.concat()))
 }
 
-/// Asserts that a server ends in order, has nobody left, and has not filled its log.
+/// Waits until a server has no more open than those `files`, and asserts that it ends in order, has
+/// nobody left, and has not filled its log.
 #[track_caller]
-fn assert_empty(server: Server) {
+fn assert_empty(server: Server, files: usize) {
+    until("the end of all", || server.files() <= files);
     let log = server.stopped();
     let stopping = log.iter().find(|line| line.contains(r#""event":"stopping""#)).unwrap();
     assert_eq!(count(stopping, "connections"), 0, "{stopping}");
@@ -47,8 +42,7 @@ fn thousands_of_silent_peers_keep_nobody_out_and_go_when_their_time_is_over() {
     drop(silent);
     until("the end of all", || server.files() <= before);
     server.assert_serves();
-    until("the end of the last", || server.files() <= before);
-    assert_empty(server);
+    assert_empty(server, before);
 }
 
 #[test]
@@ -70,8 +64,7 @@ fn thousands_of_resets_at_once_disturb_nobody() {
         server.assert_serves();
     }
     drop(good);
-    until("the end of the last", || server.files() <= before);
-    assert_empty(server);
+    assert_empty(server, before);
 }
 
 /// The beginning of a ClientHello that announces some hundred bytes more.
@@ -121,6 +114,7 @@ fn peers_that_do_not_read_cost_the_server_little_and_lose_nothing() {
     const MOST_GROWN: u64 = 2 * PEERS as u64 * 320;
     let _alone = alone();
     let server = echo(&["--write-timeout", "off"]);
+    let files = server.files();
     // What the first answers take stays taken.
     server.assert_serves();
     let before = server.status("VmRSS");
@@ -142,7 +136,7 @@ fn peers_that_do_not_read_cost_the_server_little_and_lose_nothing() {
         assert_pattern(&all);
     }
     server.assert_serves();
-    assert_empty(server);
+    assert_empty(server, files);
 }
 
 #[test]
