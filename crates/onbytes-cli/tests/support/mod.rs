@@ -416,11 +416,18 @@ impl Peer {
         text.strip_suffix('\n').map(str::to_owned)
     }
 
-    /// Whether the server answers; it may have ended this connection before.
+    /// Whether the server answers; if not, it ends this connection or has done so.
+    #[track_caller]
     pub(crate) fn is_served(&mut self) -> bool {
         let mut answer = [0; 4];
         let asked = self.stream.get_ref().write_all(b"ping");
-        asked.and_then(|()| self.stream.read_exact(&mut answer)).is_ok() && answer == *b"ping"
+        match asked.and_then(|()| self.stream.read_exact(&mut answer)) {
+            Ok(()) => answer == *b"ping",
+            Err(error) => {
+                assert_heard(&error);
+                false
+            }
+        }
     }
 
     #[track_caller]
@@ -452,8 +459,10 @@ impl Peer {
     }
 
     /// How the connection ends or has ended, after whatever else comes; `None` is in order.
+    #[track_caller]
     pub(crate) fn ending(&mut self) -> Option<ErrorKind> {
         let failed = self.stream.read_to_end(&mut Vec::new()).err();
+        failed.iter().for_each(assert_heard);
         self.failure.or(failed.map(|error| error.kind()))
     }
 
@@ -468,6 +477,12 @@ impl Peer {
         self.stream.read_to_end(&mut rest).unwrap();
         rest
     }
+}
+
+/// Asserts that a failure is not that of a server which says nothing.
+#[track_caller]
+fn assert_heard(error: &std::io::Error) {
+    assert_ne!(error.kind(), ErrorKind::WouldBlock, "the server neither answers nor ends this");
 }
 
 /// After so many bytes a [`pattern`] comes again. A prime number, so that no block of a power of two
