@@ -142,11 +142,9 @@ pub(crate) struct TimeoutArgs {
     max_lifetime: Limit,
 
     /// The share of --max-lifetime by which each life is shortened at most, at random: 0 to 1
-    #[arg(
-        long, value_name = "SHARE", default_value = "0.1",
-        value_parser = share, allow_negative_numbers = true
-    )]
-    max_lifetime_jitter: f64,
+    /// [default: 0.1]
+    #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
+    max_lifetime_jitter: Option<f64>,
 
     /// The time that connections have to finish after the first signal: seconds; 0 for none
     #[arg(
@@ -209,13 +207,18 @@ enum WhenFull {
 }
 
 impl LimitArgs {
-    pub(crate) fn record(&self) -> Limits {
+    /// The record, of a server that is secured or not.
+    pub(crate) fn record(&self, is_secured: bool) -> Result<Limits, Failure> {
+        if self.max_handshakes.is_some() && !is_secured {
+            return Err(Failure::usage("--max-handshakes does nothing without TLS")
+                .hint("give a certificate and its key, or leave it out"));
+        }
         let when_full = match self.when_full {
             WhenFull::Queue => onbytes::WhenFull::Queue,
             WhenFull::Refuse => onbytes::WhenFull::Refuse,
         };
         let callers = &self.callers;
-        Limits::new()
+        Ok(Limits::new()
             .max_connections(self.max_connections)
             .when_full(when_full)
             .max_handshakes(self.max_handshakes)
@@ -224,32 +227,42 @@ impl LimitArgs {
             .max_memory(self.max_memory.map(|bytes| bytes.0.unwrap_or(usize::MAX)))
             .allow(callers.allow.clone())
             .deny(callers.deny.clone())
-            .per_source(callers.per_source())
+            .per_source(callers.per_source()?))
     }
 }
 
 impl CallerArgs {
-    fn per_source(&self) -> PerSource {
+    fn per_source(&self) -> Result<PerSource, Failure> {
+        if self.source_accept_burst.is_some() && self.source_accept_rate.0.is_none() {
+            let line = "--source-accept-burst does nothing without --source-accept-rate";
+            return Err(Failure::usage(line).hint("give both"));
+        }
         // The parsers have seen to it that these fit.
         let bits = |bits: usize| u8::try_from(bits).unwrap_or(u8::MAX);
-        PerSource::new()
+        Ok(PerSource::new()
             .max_connections(self.source_max_connections.0)
             .accept_rate(self.source_accept_rate.0)
             .accept_burst(self.source_accept_burst)
             .ipv4_prefix(bits(self.source_ipv4_prefix))
-            .ipv6_prefix(bits(self.source_ipv6_prefix))
+            .ipv6_prefix(bits(self.source_ipv6_prefix)))
     }
 }
 
 impl TimeoutArgs {
-    pub(crate) fn record(&self) -> Timeouts {
-        Timeouts::new()
+    pub(crate) fn record(&self) -> Result<Timeouts, Failure> {
+        if self.max_lifetime_jitter.is_some() && self.max_lifetime.0.is_none() {
+            let line = "--max-lifetime-jitter does nothing without --max-lifetime";
+            return Err(Failure::usage(line).hint("give both"));
+        }
+        let defaults = Timeouts::new();
+        let jitter = self.max_lifetime_jitter.unwrap_or(defaults.max_lifetime_jitter);
+        Ok(defaults
             .idle(self.idle_timeout.0)
             .min_arrival(self.min_arrival.0)
             .write(self.write_timeout.0)
             .max_lifetime(self.max_lifetime.0)
-            .max_lifetime_jitter(self.max_lifetime_jitter)
-            .shutdown(self.shutdown_timeout)
+            .max_lifetime_jitter(jitter)
+            .shutdown(self.shutdown_timeout))
     }
 }
 

@@ -61,11 +61,12 @@ async fn serve(listener: &Listener, args: &ServeArgs) -> Result<(), Failure> {
 }
 
 fn configuration(args: &ServeArgs) -> Result<ListenerConfiguration, Failure> {
+    let secure_socket = args.tls.record()?;
     Ok(ListenerConfiguration::new()
         .allow_half_open(args.half_open)
-        .secure_socket(args.tls.record()?)
-        .limits(args.limits.record())
-        .timeouts(args.timeouts.record())
+        .limits(args.limits.record(secure_socket.is_some())?)
+        .secure_socket(secure_socket)
+        .timeouts(args.timeouts.record()?)
         .socket(args.socket.record()?.backlog(args.backlog)))
 }
 

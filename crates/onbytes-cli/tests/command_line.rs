@@ -125,7 +125,7 @@ fn impossible_blocks_of_addresses_are_refused_with_the_way_out() {
 }
 
 #[test]
-fn flags_that_do_nothing_without_another_are_refused() {
+fn flags_of_probes_are_refused_where_there_are_none() {
     for (flag, value) in
         [("--keep-alive-interval", "5"), ("--keep-alive-probes", "5"), ("--user-timeout", "5")]
     {
@@ -135,26 +135,34 @@ fn flags_that_do_nothing_without_another_are_refused() {
 }
 
 #[test]
-#[ignore = "the line names fields of the library instead of the flags"]
-fn a_burst_without_a_rate_is_refused_by_flag() {
-    let args = ["serve", "echo", "--source-accept-burst", "5"];
-    refused(&args, &["--source-accept-burst", "--source-accept-rate", "give both"]);
+fn flags_that_would_do_nothing_are_refused() {
+    for (flags, parts) in [
+        (
+            "--source-accept-burst 5",
+            &["--source-accept-burst", "--source-accept-rate", "give both"][..],
+        ),
+        ("--max-lifetime-jitter 0.5", &["--max-lifetime-jitter", "--max-lifetime", "give both"]),
+        ("--max-handshakes 5", &["--max-handshakes", "without TLS", "leave it out"]),
+    ] {
+        let args: Vec<_> = ["serve", "echo"].into_iter().chain(flags.split(' ')).collect();
+        refused(&args, parts);
+    }
 }
 
 #[test]
 fn the_ends_of_every_range_are_possible() {
     for flags in [
-        "--max-connections 1 --max-handshakes 1 --max-queued-bytes 1 --max-queued-bytes-total 1 \
+        "--max-connections 1 --max-queued-bytes 1 --max-queued-bytes-total 1 \
          --max-memory 1M --source-max-connections 1 --source-accept-rate 0.001 \
          --source-accept-burst 1 --source-ipv4-prefix 1 --source-ipv6-prefix 1 --send-buffer 1 \
-         --receive-buffer 1 --max-lifetime-jitter 0 --min-arrival 1/0.001 --keep-alive 1 \
+         --receive-buffer 1 --max-lifetime 1000 --max-lifetime-jitter 0 --min-arrival 1/0.001 --keep-alive 1 \
          --keep-alive-interval 1 --keep-alive-probes 1 --user-timeout 0.001 --allow 0.0.0.0/0 \
          --deny ::1/128",
-        "--max-connections 4294967295 --max-handshakes 4294967295 --max-queued-bytes 4294967295 \
+        "--max-connections 4294967295 --max-queued-bytes 4294967295 \
          --max-queued-bytes-total 18446744073709551615 --max-memory 18446744073709551615 \
          --source-max-connections 4294967295 --source-accept-rate 1000000 \
          --source-accept-burst 4294967295 --source-ipv4-prefix 32 --source-ipv6-prefix 128 \
-         --send-buffer 1G --receive-buffer 1G --max-lifetime-jitter 1 \
+         --send-buffer 1G --receive-buffer 1G --max-lifetime 1000000000 --max-lifetime-jitter 1 \
          --min-arrival 4294967295/1000000000 --keep-alive 32767 --keep-alive-interval 32767 \
          --keep-alive-probes 127 --user-timeout 2147483.647 --allow ::/0,127.0.0.0/8 \
          --deny 10.0.0.0/8",

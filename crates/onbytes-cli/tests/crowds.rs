@@ -74,7 +74,7 @@ const HALF_A_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03half o
 fn hundreds_of_stalled_handshakes_keep_no_client_out() {
     let _alone = alone();
     let folder = Folder::with_certs(&[]);
-    for bounds in ["", "--max-connections 100 --max-handshakes 50"] {
+    for bounds in ["", "--max-connections 100 --max-handshakes 50", "--max-memory 2M"] {
         let server = folder.serve(&format!("{CERT} --handshake-timeout off {bounds}"));
         let before = server.files();
         let mut stalled: Vec<_> = (0..500).map(|_| server.connect()).collect();

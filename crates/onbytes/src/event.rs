@@ -195,7 +195,7 @@ pub(crate) type Hook = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct Events {
     hook: Mutex<Option<Hook>>,
-    quota: Mutex<[Quota; 12]>,
+    quota: Mutex<[Quota; Line::COUNT]>,
     starvation: Mutex<Starvation>,
 }
 
@@ -260,8 +260,7 @@ impl Events {
                 target: "onbytes", event = name, %id, %remote_addr, %local_addr, "accepted"
             ),
             Event::Refused { remote_addr, cause } => {
-                // Each cause has lines of its own, so that a flood of one does not hide another.
-                let Some(left_out) = self.admit(6 + *cause as usize) else {
+                let Some(left_out) = self.admit(Line::Refused(*cause)) else {
                     return;
                 };
                 let remote_addr = remote_addr.map(tracing::field::display);
@@ -270,7 +269,7 @@ impl Events {
                 );
             }
             Event::Overload { pressure, before, memory, ceiling } => {
-                let Some(left_out) = self.admit(0) else {
+                let Some(left_out) = self.admit(Line::Overload) else {
                     return;
                 };
                 if pressure > before {
@@ -301,7 +300,7 @@ impl Events {
                 self.log_closed(name, *id, *remote_addr, close);
             }
             Event::Panicked { id, callback, panic } => {
-                let Some(left_out) = self.admit(1) else {
+                let Some(left_out) = self.admit(Line::Panicked) else {
                     return;
                 };
                 tracing::error!(
@@ -310,7 +309,7 @@ impl Events {
                 );
             }
             Event::CloseOverran { id } => {
-                let Some(left_out) = self.admit(2) else {
+                let Some(left_out) = self.admit(Line::CloseOverran) else {
                     return;
                 };
                 tracing::warn!(
@@ -373,19 +372,19 @@ impl Events {
         }
         match reason {
             crate::CloseReason::ServiceError | crate::CloseReason::Rejected => {
-                let Some(left_out) = self.admit(3) else {
+                let Some(left_out) = self.admit(Line::NotServed) else {
                     return;
                 };
                 closed!(warn, left_out);
             }
             crate::CloseReason::HandshakeFailed | crate::CloseReason::HandshakeTimeout => {
-                let Some(left_out) = self.admit(4) else {
+                let Some(left_out) = self.admit(Line::Handshake) else {
                     return;
                 };
                 closed!(info, left_out);
             }
             crate::CloseReason::Limit => {
-                let Some(left_out) = self.admit(5) else {
+                let Some(left_out) = self.admit(Line::Limit) else {
                     return;
                 };
                 closed!(warn, left_out);
@@ -395,9 +394,39 @@ impl Events {
     }
 
     /// Whether a line of the given kind may be logged now; if so, how many were left out before.
-    fn admit(&self, kind: usize) -> Option<Option<u64>> {
+    fn admit(&self, line: Line) -> Option<Option<u64>> {
         let mut quota = self.quota.lock().unwrap_or_else(PoisonError::into_inner);
-        quota[kind].admit(Instant::now()).map(|left_out| (left_out > 0).then_some(left_out))
+        quota[line.index()].admit(Instant::now()).map(|left_out| (left_out > 0).then_some(left_out))
+    }
+}
+
+/// The kinds of lines that peers can cause in any number.
+#[derive(Clone, Copy)]
+enum Line {
+    Overload,
+    Panicked,
+    CloseOverran,
+    /// A connection that its service did not want, or could not serve.
+    NotServed,
+    Handshake,
+    Limit,
+    /// Each cause by itself, so that a flood of one does not hide another.
+    Refused(Refusal),
+}
+
+impl Line {
+    const COUNT: usize = 6 + Refusal::ALL.len();
+
+    fn index(self) -> usize {
+        match self {
+            Self::Overload => 0,
+            Self::Panicked => 1,
+            Self::CloseOverran => 2,
+            Self::NotServed => 3,
+            Self::Handshake => 4,
+            Self::Limit => 5,
+            Self::Refused(cause) => 6 + cause as usize,
+        }
     }
 }
 

@@ -73,8 +73,8 @@ pub struct ConnectionInfo {
 pub(crate) struct Vitals {
     /// It goes by itself, and soon: it is being reset, or has nothing left to send.
     pub(crate) is_leaving: bool,
-    /// Whether something waits to be sent.
-    pub(crate) has_backlog: bool,
+    /// Whether the peer owes something: to read what waits for it, or to go on with its handshake.
+    pub(crate) is_stuck: bool,
     /// Since when nothing has moved in either direction, where it is the peer that is waited for.
     pub(crate) idle_since: Option<Ticks>,
     pub(crate) queued: u64,
@@ -103,8 +103,11 @@ impl Link {
     /// where it lies and how it was counted.
     pub(crate) fn vitals(&self, mut visit: impl FnMut(usize, u64)) -> Vitals {
         let state = self.lock();
-        let waits =
-            matches!(state.status(), ConnectionState::Waiting | ConnectionState::HalfClosed);
+        let status = state.status();
+        let waits = matches!(
+            status,
+            ConnectionState::Waiting | ConnectionState::HalfClosed | ConnectionState::Handshake
+        );
         let has_backlog = state.has_backlog();
         let ending = state.ending.as_ref();
         let is_leaving = ending.is_some_and(|ending| ending.cut.is_some() || !has_backlog);
@@ -118,7 +121,7 @@ impl Link {
         let is_idle = !is_leaving && (waits || has_backlog);
         Vitals {
             is_leaving,
-            has_backlog,
+            is_stuck: has_backlog || status == ConnectionState::Handshake,
             idle_since: is_idle.then_some(state.active_at),
             queued: load.queued,
             weight: self.weight() + load.held - shared,

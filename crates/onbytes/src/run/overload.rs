@@ -26,9 +26,10 @@ pub enum Pressure {
     /// sooner, and are copied out of read buffers that they keep alive.
     Shrink,
     /// From 80 % on: connections on which nothing has moved for a second or longer end for reason
-    /// `limit`, until 75 % are taken: first those whose peers do not read, those that hold most
-    /// before others, then those that are idle, the longest before others. One whose callback runs,
-    /// and has nothing queued, stays; and idle ones stay where they hold too little to matter.
+    /// `limit`, until 75 % are taken: first those whose peers do not read or do not go on with their
+    /// TLS handshake, those that hold most before others, then those that are idle, the longest
+    /// before others. One whose callback runs, and has nothing queued, stays; and idle ones stay where
+    /// they hold too little to matter.
     CloseIdle,
     /// From 90 % on: nobody is accepted. Callers wait, or are refused where `limits.when_full` says
     /// so. When that lasts for two seconds, the connections that hold most end for reason `limit`
@@ -320,8 +321,8 @@ impl Run {
     }
 }
 
-/// Ends those on which nothing has moved for a while, until so much less is held: those whose peers do
-/// not read, then those that are idle, unless all of them together do not hold so much.
+/// Ends those on which nothing has moved for a while, until so much less is held: those whose peers keep
+/// them waiting, then those that are idle, unless all of them together do not hold so much.
 fn end_idle(candidates: &[Candidate], excess: u64) {
     /// One that moved a moment ago, in milliseconds, is in use.
     const LEAST: u64 = 1000;
@@ -331,10 +332,10 @@ fn end_idle(candidates: &[Candidate], excess: u64) {
         since.is_some_and(|since| now.milliseconds_since(since) >= LEAST)
     };
     let (mut stuck, mut idle): (Vec<_>, Vec<_>) =
-        candidates.iter().filter(rests).partition(|candidate| candidate.vitals.has_backlog);
+        candidates.iter().filter(rests).partition(|candidate| candidate.vitals.is_stuck);
     stuck.sort_by_key(|candidate| (Reverse(candidate.vitals.weight), candidate.link.number));
     idle.sort_by_key(|candidate| (candidate.vitals.idle_since, candidate.link.number));
-    let left = end_until(stuck, excess, "this connection's peer did not read");
+    let left = end_until(stuck, excess, "this connection's peer kept it waiting");
     let all: u64 = idle.iter().map(|candidate| candidate.vitals.weight).sum();
     if left > 0 && all >= left {
         end_until(idle, left, "this connection was idle longest");
