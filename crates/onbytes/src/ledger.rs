@@ -90,6 +90,12 @@ impl Ledger {
         self.held.load(Ordering::Relaxed).max(0).unsigned_abs()
     }
 
+    /// The sums as they are, to be seen not to drift.
+    #[cfg(test)]
+    pub(crate) fn sums(&self) -> (i64, i64) {
+        (self.queued.load(Ordering::SeqCst), self.held.load(Ordering::SeqCst))
+    }
+
     pub(crate) fn is_pressed(&self) -> bool {
         let held = self.held.load(Ordering::SeqCst);
         self.has_too_much_queued()

@@ -12,7 +12,7 @@ use crate::close::CloseReason;
 use crate::link::Link;
 use crate::run::{Entry, Run};
 use crate::simulation::{self, End, Peer};
-use crate::{ListenerConfiguration, StopReport, Timeouts};
+use crate::{ListenerConfiguration, MinArrival, StopReport, Timeouts};
 
 /// Something that happens to a connection from outside.
 #[derive(Debug, Clone)]
@@ -34,6 +34,12 @@ enum Step {
     Abort,
     Drain,
     Force,
+    /// Its listener has no memory left for it.
+    CutOff,
+    /// Memory is short: its queue is copied, and has less room from then on.
+    Shrink,
+    /// Time limits are changed: they are short from then on.
+    Hurry,
     /// So many milliseconds pass.
     Pass(u64),
 }
@@ -53,6 +59,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Abort),
         1 => Just(Step::Drain),
         1 => Just(Step::Force),
+        1 => Just(Step::CutOff),
+        1 => Just(Step::Shrink),
+        1 => Just(Step::Hurry),
         3 => (1u64..2_000).prop_map(Step::Pass),
     ]
 }
@@ -204,6 +213,20 @@ async fn take_step(
         Step::Abort => caller.abort(),
         Step::Drain => run.drain(),
         Step::Force => run.force(CloseReason::StopForced),
+        Step::CutOff => link.cut_off(Error::new("no memory")),
+        Step::Shrink => {
+            link.compact();
+            run.ledger.set_short(true);
+            run.ledger.set_room(1024);
+        }
+        Step::Hurry => {
+            let timeouts = Timeouts::new()
+                .idle(Duration::from_secs(3))
+                .min_arrival(MinArrival::new(10, Duration::from_secs(2)))
+                .max_lifetime(Duration::from_secs(20));
+            run.change_settings(run.settings.get().limits.clone(), timeouts);
+            run.apply_settings();
+        }
         Step::Pass(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
     }
 }
@@ -271,6 +294,7 @@ async fn play(run: Arc<Run>, mut speaker: impl Speaker, schedule: Schedule) -> O
     // Whatever happened, the connection ends by itself: the clock runs on by itself, too.
     life.await.unwrap();
     assert_eq!(run.alive(), 0);
+    assert_eq!(run.ledger.sums(), (0, 0), "nothing is held any more");
     let (clean, forced) = run.ended();
     // The writers hear of the end.
     while Arc::strong_count(&seen.journal) > 1 {
