@@ -12,6 +12,7 @@
 //! so for echo servers over TLS.
 
 pub mod cli;
+pub mod echo;
 pub mod host;
 pub mod pattern;
 pub mod secure;

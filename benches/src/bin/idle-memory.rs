@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo build --release -p onbytes-benches
-//! target/release/idle-memory [--tls] [--traffic BYTES]... [CONNECTIONS] [NAME=PATH]...
+//! target/release/idle-memory [--tls] [--traffic BYTES]... [--watch SECONDS] [CONNECTIONS] [NAME=PATH]...
 //! ```
 //!
 //! The figure is the growth of the server's anonymous resident memory (`RssAnon`), divided by the
@@ -12,9 +12,12 @@
 //!
 //! - `--traffic BYTES`: what each connection sends and gets back before a further figure (default
 //!   5,000); more than one follow each other on the same connections
+//! - `--watch SECONDS`: what the server does in so many seconds in which nobody says anything: its CPU
+//!   time, and how often it woke up (voluntary context switches of all its threads)
 //! - `--tls`: the servers over TLS, which are given an address and the files of a certificate and
 //!   its key; before the first figure all handshakes are complete
 
+use onbytes_benches::host::CpuTime;
 use onbytes_benches::secure::{self, Identity};
 use onbytes_benches::{cli, host};
 use rustls::{ClientConfig, StreamOwned};
@@ -41,20 +44,27 @@ fn main() -> ExitCode {
 struct Options {
     is_tls: bool,
     traffic: Vec<usize>,
+    watch: Option<u64>,
     connections: usize,
     given: Vec<(String, PathBuf)>,
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { is_tls: false, traffic: Vec::new(), connections: 10_000, given: Vec::new() };
+        let mut options = Self {
+            is_tls: false,
+            traffic: Vec::new(),
+            watch: None,
+            connections: 10_000,
+            given: Vec::new(),
+        };
         while let Some(word) = args.next() {
             match word.as_str() {
                 "--tls" => options.is_tls = true,
                 "--traffic" => {
                     options.traffic.push(cli::count(&word, &mut args, MOST_TRAFFIC)? as usize);
                 }
+                "--watch" => options.watch = Some(cli::count(&word, &mut args, 3600)?),
                 _ => match word.split_once('=') {
                     Some((name, path)) => options.given.push((name.to_owned(), path.into())),
                     None => {
@@ -85,8 +95,14 @@ fn run(options: &Options) -> Result<(), String> {
     host::raise_open_file_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     println!("{}, {}, {} connections\n", host::kernel(), host::cpu_model(), options.connections);
     let after = options.traffic.iter().map(|bytes| format!(" after {bytes} bytes each way |"));
-    println!("| bytes for each idle connection | before traffic |{}", after.collect::<String>());
-    println!("|---|---:|{}", "---:|".repeat(options.traffic.len()));
+    let watch = options.watch.map(|time| format!(" CPU ms in {time} s | wake-ups |"));
+    println!(
+        "| bytes for each idle connection | before traffic |{}{}",
+        after.collect::<String>(),
+        watch.as_deref().unwrap_or_default()
+    );
+    let columns = options.traffic.len() + if watch.is_some() { 2 } else { 0 };
+    println!("|---|---:|{}", "---:|".repeat(columns));
     for (name, path) in servers {
         let figures = measure(&path, identity.as_ref(), options)
             .map_err(|error| format!("{name}: {error}"))?;
@@ -139,6 +155,28 @@ impl Server {
         kilobytes.map(|kilobytes| kilobytes * 1024.0).ok_or_else(|| "no RssAnon".to_owned())
     }
 
+    /// What the server does while nobody says anything: CPU time in milliseconds, and wake-ups.
+    fn rest(&self, time: Duration) -> Result<[f64; 2], String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let before = (CpuTime::read(self.child.id()).map_err(failed)?, self.wake_ups()?);
+        std::thread::sleep(time);
+        let after = (CpuTime::read(self.child.id()).map_err(failed)?, self.wake_ups()?);
+        Ok([after.0.since(&before.0).as_secs_f64() * 1000.0, after.1 - before.1])
+    }
+
+    fn wake_ups(&self) -> Result<f64, String> {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let mut count = 0.0;
+        for task in std::fs::read_dir(tasks).map_err(|error| error.to_string())? {
+            let status = task.map_err(|error| error.to_string())?.path().join("status");
+            let status = std::fs::read_to_string(status).map_err(|error| error.to_string())?;
+            let line =
+                status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            count += line.and_then(|line| line.trim().parse::<f64>().ok()).unwrap_or_default();
+        }
+        Ok(count)
+    }
+
     fn connect(&self, count: usize) -> Result<Vec<Box<dyn Peer>>, String> {
         (0..count).map(|_| self.connect_one()).collect()
     }
@@ -180,7 +218,13 @@ fn measure(
         exchange(&mut streams, bytes).map_err(|error| error.to_string())?;
         figures.push(server.memory()? - base);
     }
-    Ok(figures.iter().map(|growth| growth / options.connections as f64).collect())
+    for growth in &mut figures {
+        *growth /= options.connections as f64;
+    }
+    if let Some(seconds) = options.watch {
+        figures.extend(server.rest(Duration::from_secs(seconds))?);
+    }
+    Ok(figures)
 }
 
 fn exchange(streams: &mut [Box<dyn Peer>], bytes: usize) -> std::io::Result<()> {

@@ -5,7 +5,6 @@
 //! them after the lock is released.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -47,8 +46,6 @@ pub(crate) struct Link {
     pub(crate) remote: SocketAddr,
     pub(crate) local: SocketAddr,
     accepted: Instant,
-    /// The memory that the connection takes, beside its queue.
-    weight: AtomicU32,
     /// What was agreed on with a TLS peer.
     // Boxed, because a plain connection has none and should not keep room for it.
     #[cfg(feature = "_tls")]
@@ -67,8 +64,10 @@ pub(crate) struct State {
     // Boxed, because there is none unless a bound is set.
     source: Option<Box<SourcePlace>>,
     doing: ConnectionState,
-    /// When something came from the peer last.
+    /// When something moved last.
     active_at: Ticks,
+    /// The memory that the connection takes, beside its queue.
+    weight: u32,
     ending: Option<Ending>,
     /// The peer is gone for good: nothing can be sent, what it sent before may still be read.
     broken: bool,
@@ -154,6 +153,7 @@ impl Link {
             source: None,
             doing: ConnectionState::Connecting,
             active_at: Ticks::now(),
+            weight: 0,
             ending: None,
             broken: false,
             end_seen: false,
@@ -171,7 +171,6 @@ impl Link {
             remote,
             local,
             accepted: Instant::now(),
-            weight: AtomicU32::new(0),
             #[cfg(feature = "_tls")]
             tls: std::sync::OnceLock::new(),
             state: Mutex::new(state),
@@ -277,11 +276,11 @@ impl Link {
     // ---- The memory it takes ----
 
     pub(crate) fn weight(&self) -> u64 {
-        self.weight.load(Ordering::Relaxed).into()
+        self.lock().weight.into()
     }
 
     pub(crate) fn set_weight(&self, weight: u64) {
-        self.weight.store(u32::try_from(weight).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.lock().weight = u32::try_from(weight).unwrap_or(u32::MAX);
     }
 
     /// Asks the connection's task to let the service finish.

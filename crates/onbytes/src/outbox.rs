@@ -24,9 +24,16 @@ const BLOCK: usize = 1024;
 pub(crate) struct Outbox {
     taken: u64,
     sent: u64,
+    // Boxed, because nearly always nothing is queued.
+    backlog: Option<Box<Backlog>>,
+}
+
+/// What is queued.
+#[derive(Default)]
+struct Backlog {
+    entries: VecDeque<Entry>,
     /// The memory that the entries take.
     held: u64,
-    backlog: VecDeque<Entry>,
 }
 
 /// What a queue weighs: bytes to be sent, and the memory that they take.
@@ -140,7 +147,10 @@ impl Outbox {
 
     /// What the queue weighs.
     pub(crate) fn load(&self) -> Load {
-        Load { queued: self.queued(), held: self.held }
+        Load {
+            queued: self.queued(),
+            held: self.backlog.as_ref().map_or(0, |backlog| backlog.held),
+        }
     }
 
     /// Queues `data` behind everything else and returns its mark.
@@ -149,34 +159,29 @@ impl Outbox {
         if data.is_empty() {
             return self.taken;
         }
+        let backlog = self.backlog.get_or_insert_default();
         if data.len() > COPIED {
-            self.insert(Entry::of_large(data, keeping));
-        } else if !self.backlog.back_mut().is_some_and(|last| last.admits(&data)) {
-            self.insert(Entry::copied(&data));
+            backlog.insert(Entry::of_large(data, keeping));
+        } else if !backlog.entries.back_mut().is_some_and(|last| last.admits(&data)) {
+            backlog.insert(Entry::copied(&data));
         }
         self.taken
     }
 
-    fn insert(&mut self, entry: Entry) {
-        self.held += entry.held as u64;
-        self.backlog.push_back(entry);
-    }
-
     /// Copies what may keep a read buffer alive, so that the queue takes no more memory than it has to.
     pub(crate) fn compact(&mut self) {
-        for entry in &mut self.backlog {
-            if let Data::Pinning(data) = &entry.data {
-                let copy = BytesMut::from(&data[..]);
-                self.held -= entry.held as u64;
-                *entry = Entry { held: copy.len(), data: Data::Copied(copy) };
-                self.held += entry.held as u64;
-            }
+        if let Some(backlog) = &mut self.backlog {
+            backlog.compact();
         }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.backlog.iter().flat_map(|backlog| &backlog.entries)
     }
 
     /// The messages that others hold too, each as where it lies and how it was counted.
     pub(crate) fn shared(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.backlog.iter().filter_map(|entry| match &entry.data {
+        self.entries().filter_map(|entry| match &entry.data {
             // Where it ends does not change while it is sent.
             Data::Kept(data) if !data.is_unique() => {
                 Some((data.as_ptr_range().end.addr(), entry.held as u64))
@@ -190,7 +195,7 @@ impl Outbox {
     pub(crate) fn front<'a>(&'a self, slices: &mut [IoSlice<'a>], limit: usize) -> usize {
         let mut left = limit;
         let mut used = 0;
-        for (slot, entry) in slices.iter_mut().zip(&self.backlog) {
+        for (slot, entry) in slices.iter_mut().zip(self.entries()) {
             let data = entry.as_slice();
             let data = &data[..data.len().min(left)];
             if data.is_empty() {
@@ -207,20 +212,11 @@ impl Outbox {
     pub(crate) fn advance(&mut self, count: usize) {
         debug_assert!(count as u64 <= self.queued(), "more was sent than was queued");
         self.sent += count as u64;
-        let mut left = count;
-        while let Some(entry) = self.backlog.front_mut() {
-            let len = entry.as_slice().len();
-            if left < len {
-                entry.advance(left);
-                break;
-            }
-            left -= len;
-            self.held -= entry.held as u64;
-            self.backlog.pop_front();
-        }
         if self.is_empty() {
             // An idle connection holds no queue memory.
-            self.backlog = VecDeque::new();
+            self.backlog = None;
+        } else if let Some(backlog) = &mut self.backlog {
+            backlog.advance(count);
         }
     }
 
@@ -228,9 +224,39 @@ impl Outbox {
     pub(crate) fn discard(&mut self) -> u64 {
         let lost = self.queued();
         self.taken = self.sent;
-        self.held = 0;
-        self.backlog = VecDeque::new();
+        self.backlog = None;
         lost
+    }
+}
+
+impl Backlog {
+    fn insert(&mut self, entry: Entry) {
+        self.held += entry.held as u64;
+        self.entries.push_back(entry);
+    }
+
+    fn advance(&mut self, mut left: usize) {
+        while let Some(entry) = self.entries.front_mut() {
+            let len = entry.as_slice().len();
+            if left < len {
+                entry.advance(left);
+                return;
+            }
+            left -= len;
+            self.held -= entry.held as u64;
+            self.entries.pop_front();
+        }
+    }
+
+    fn compact(&mut self) {
+        for entry in &mut self.entries {
+            if let Data::Pinning(data) = &entry.data {
+                let copy = BytesMut::from(&data[..]);
+                self.held -= entry.held as u64;
+                *entry = Entry { held: copy.len(), data: Data::Copied(copy) };
+                self.held += entry.held as u64;
+            }
+        }
     }
 }
 
@@ -261,9 +287,9 @@ mod tests {
         outbox.push(Bytes::from_static(b"b"), Keeping::Large);
         let large = Bytes::from(vec![7; COPIED + 1]);
         outbox.push(large.clone(), Keeping::Large);
-        let backlog = &outbox.backlog;
-        assert_eq!(backlog.len(), 2);
-        assert_eq!(backlog[1].as_slice().as_ptr(), large.as_ptr());
+        let entries: Vec<_> = outbox.entries().collect();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[1].as_slice().as_ptr(), large.as_ptr());
     }
 
     #[test]
@@ -331,7 +357,7 @@ mod tests {
         let own = Bytes::from(vec![1; READ_BLOCK + 1]);
         outbox.push(own.clone(), Keeping::Nothing);
         outbox.compact();
-        assert_eq!(outbox.backlog[1].as_slice().as_ptr(), own.as_ptr());
+        assert_eq!(outbox.entries().nth(1).unwrap().as_slice().as_ptr(), own.as_ptr());
         assert_eq!(outbox.load().held, (COPIED + READ_BLOCK + 2) as u64);
     }
 
@@ -365,10 +391,10 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(Bytes::from_static(b"x"), Keeping::Large);
         outbox.advance(1);
-        assert_eq!(outbox.backlog.capacity(), 0);
+        assert!(outbox.backlog.is_none());
         outbox.push(Bytes::from_static(b"x"), Keeping::Large);
         assert_eq!(outbox.discard(), 1);
-        assert!(outbox.backlog.capacity() == 0 && outbox.is_empty());
+        assert!(outbox.backlog.is_none() && outbox.is_empty());
     }
 
     #[test]
@@ -406,7 +432,7 @@ mod tests {
                 model.drain(..count);
                 outbox.advance(count);
                 assert_eq!(outbox.queued(), model.len() as u64);
-                let held: usize = outbox.backlog.iter().map(|entry| entry.held).sum();
+                let held: usize = outbox.entries().map(|entry| entry.held).sum();
                 assert_eq!(outbox.load().held, held as u64);
                 assert!(held >= model.len());
             }

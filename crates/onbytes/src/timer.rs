@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -37,9 +38,9 @@ impl Timer {
     }
 }
 
-/// A point in time to some milliseconds, which costs next to nothing to take.
+/// A point in time to a tenth of a second, which costs next to nothing to take and to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticks(u64);
+pub(crate) struct Ticks(u32);
 
 impl Ticks {
     pub(crate) fn now() -> Self {
@@ -48,15 +49,17 @@ impl Ticks {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         use rustix::time::ClockId::MonotonicCoarse as Clock;
         let now = rustix::time::clock_gettime(Clock);
-        Self(now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec as u64 / 1_000_000)
+        let tenths = now.tv_sec.unsigned_abs() * 10 + now.tv_nsec as u64 / 100_000_000;
+        // After thirteen years of one machine time stands still here.
+        Self(u32::try_from(tenths).unwrap_or(u32::MAX))
     }
 
-    pub(crate) fn milliseconds_since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(100) * self.0.saturating_sub(earlier.0)
     }
 }
 
 /// The point in time `after` a given one; `None` (never) where it lies beyond what clocks count.
-pub(crate) fn later(from: Instant, after: Option<std::time::Duration>) -> Option<Instant> {
+pub(crate) fn later(from: Instant, after: Option<Duration>) -> Option<Instant> {
     from.checked_add(after?)
 }

@@ -62,7 +62,7 @@ pub struct ConnectionInfo {
     pub stats: ConnectionStats,
     /// Bytes that wait to be sent to the peer.
     pub queued_bytes: usize,
-    /// Time since anything moved: a callback ended, or something was sent; to some milliseconds. It is
+    /// Time since anything moved: a callback ended, or something was sent; to a tenth of a second. It is
     /// not what `timeouts.idle` measures, which looks at the peer alone.
     pub idle: Duration,
     /// Whether it is over TLS.
@@ -86,7 +86,6 @@ impl Link {
     pub(crate) fn info(&self) -> ConnectionInfo {
         let stats = self.stats();
         let state = self.lock();
-        let idle = Ticks::now().milliseconds_since(state.active_at);
         ConnectionInfo {
             id: ConnectionId::of(self.number),
             remote_addr: self.remote,
@@ -94,7 +93,7 @@ impl Link {
             state: state.status(),
             stats,
             queued_bytes: usize::try_from(state.outbox.queued()).unwrap_or(usize::MAX),
-            idle: Duration::from_millis(idle),
+            idle: Ticks::now().since(state.active_at),
             is_secured: state.stream.as_ref().is_some_and(crate::stream::Stream::is_secured),
         }
     }
@@ -124,7 +123,7 @@ impl Link {
             is_stuck: has_backlog || status == ConnectionState::Handshake,
             idle_since: is_idle.then_some(state.active_at),
             queued: load.queued,
-            weight: self.weight() + load.held - shared,
+            weight: u64::from(state.weight) + load.held - shared,
         }
     }
 }

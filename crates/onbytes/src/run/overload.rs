@@ -253,8 +253,8 @@ impl Run {
             Pressure::StopAccepting => Some(state.closed_since.unwrap_or(now)),
             _ => None,
         };
-        let is_closed_for = state.closed_since.map_or(0, |since| now.milliseconds_since(since));
-        self.end_connections(&census, state.pressure, is_closed_for, ceiling);
+        let closed_for = state.closed_since.map_or(Duration::ZERO, |since| now.since(since));
+        self.end_connections(&census, state.pressure, closed_for, ceiling);
         self.set_marks(state.pressure, ceiling, census.repeated);
         self.overload
             .known
@@ -263,9 +263,15 @@ impl Run {
     }
 
     /// Ends connections where the pressure asks for it.
-    fn end_connections(&self, census: &Census, pressure: Pressure, closed_for: u64, ceiling: u64) {
-        /// How long, in milliseconds, accepting may rest before those in use have to go too.
-        const PATIENCE: u64 = 2000;
+    fn end_connections(
+        &self,
+        census: &Census,
+        pressure: Pressure,
+        closed_for: Duration,
+        ceiling: u64,
+    ) {
+        /// How long accepting may rest before those in use have to go too.
+        const PATIENCE: Duration = Duration::from_secs(2);
         let held = self.ledger.held().saturating_sub(census.repeated);
         let excess = |hundredths| {
             let target = share(ceiling, hundredths) + census.leaving;
@@ -324,12 +330,12 @@ impl Run {
 /// Ends those on which nothing has moved for a while, until so much less is held: those whose peers keep
 /// them waiting, then those that are idle, unless all of them together do not hold so much.
 fn end_idle(candidates: &[Candidate], excess: u64) {
-    /// One that moved a moment ago, in milliseconds, is in use.
-    const LEAST: u64 = 1000;
+    /// One that moved a moment ago is in use.
+    const LEAST: Duration = Duration::from_secs(1);
     let now = Ticks::now();
     let rests = |candidate: &&Candidate| {
         let since = candidate.vitals.idle_since;
-        since.is_some_and(|since| now.milliseconds_since(since) >= LEAST)
+        since.is_some_and(|since| now.since(since) >= LEAST)
     };
     let (mut stuck, mut idle): (Vec<_>, Vec<_>) =
         candidates.iter().filter(rests).partition(|candidate| candidate.vitals.is_stuck);
