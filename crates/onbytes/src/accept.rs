@@ -38,9 +38,9 @@ impl<S: Service> Attachment for S {
     }
 
     fn weight(&self) -> usize {
-        /// What the runtime keeps for a task and a socket, and the listener to find them; measured
-        /// as what an idle connection takes beyond the two sizes below.
-        const OVERHEAD: usize = 512;
+        /// What the runtime keeps for a task and a socket, and the listener to find them: what an idle
+        /// connection was measured to take (BENCHMARKS.md) less the two sizes below.
+        const OVERHEAD: usize = 640;
         size_of_result(live::<S>) + size_of::<Link>() + OVERHEAD
     }
 }
