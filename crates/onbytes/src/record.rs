@@ -9,6 +9,18 @@ use serde::ser::Serializer;
 
 const OFF: &str = "off";
 
+/// Writes a value as `write` does, or `"off"`.
+fn or_off<T, S: Serializer>(
+    value: &Option<T>,
+    to: S,
+    write: impl FnOnce(&T, S) -> Result<S::Ok, S::Error>,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => write(value, to),
+        None => to.serialize_str(OFF),
+    }
+}
+
 /// A time in decimal seconds.
 pub(crate) mod seconds {
     use super::*;
@@ -31,10 +43,7 @@ pub(crate) mod optional_seconds {
         time: &Option<Duration>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        match time {
-            Some(time) => seconds::serialize(time, to),
-            None => to.serialize_str(OFF),
-        }
+        or_off(time, to, seconds::serialize)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
@@ -89,10 +98,7 @@ pub(crate) mod count_or_off {
         count: &Option<usize>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        match count {
-            Some(count) => count::serialize(count, to),
-            None => to.serialize_str(OFF),
-        }
+        or_off(count, to, count::serialize)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
@@ -132,10 +138,7 @@ pub(crate) mod rate_or_off {
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(rate: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
-        match rate {
-            Some(rate) => to.serialize_f64(*rate),
-            None => to.serialize_str(OFF),
-        }
+        or_off(rate, to, share::serialize)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
@@ -181,10 +184,7 @@ pub(crate) mod optional_min_arrival {
         min_arrival: &Option<MinArrival>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        match min_arrival {
-            Some(min_arrival) => min_arrival.serialize(to),
-            None => to.serialize_str(OFF),
-        }
+        or_off(min_arrival, to, MinArrival::serialize)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
@@ -218,10 +218,7 @@ pub(crate) mod optional_keep_alive {
         keep_alive: &Option<KeepAlive>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        match keep_alive {
-            Some(keep_alive) => keep_alive.serialize(to),
-            None => to.serialize_str(OFF),
-        }
+        or_off(keep_alive, to, KeepAlive::serialize)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(

@@ -140,6 +140,49 @@ fn http_like_answers_requests_that_come_in_pieces_or_together() {
 }
 
 #[test]
+fn admin_lists_limits_and_ends_connections() {
+    // The admin's port is told first, then the service's.
+    let mut child = Command::new(program("admin")).arg("0").stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut port = |what: &str| -> u16 {
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix(what).unwrap_or_else(|| panic!("{line}"));
+        address.rsplit(':').next().unwrap().parse().unwrap()
+    };
+    let admin_port = port("admin on ");
+    let port = port("listening on ");
+    let server = Running { child, stdout, port };
+    let mut admin = TcpStream::connect(("127.0.0.1", admin_port)).unwrap();
+    admin.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut ask = |command: &str| {
+        writeln!(admin, "{command}").unwrap();
+        read_line(&admin)
+    };
+
+    let mut peer = server.connect();
+    peer.write_all(b"x").unwrap();
+    peer.read_exact(&mut [0]).unwrap();
+    assert_eq!(ask("stats"), "1 live, 1 accepted, 0 bytes queued\n");
+    let listed = ask("list");
+    let peer_address = peer.local_addr().unwrap().to_string();
+    assert!(listed.contains(&peer_address) && listed.contains(" waiting for "), "{listed}");
+    assert_eq!(ask("limit 1"), "done\n");
+    let mut waiting = server.connect();
+    waiting.write_all(b"y").unwrap();
+    let id = listed.split(' ').next().unwrap();
+    assert_eq!(ask(&format!("kick {id}")), "done\n");
+    assert_eq!(peer.read(&mut [0]).unwrap(), 0, "it is closed in order");
+    drop(peer);
+    waiting.read_exact(&mut [0]).unwrap();
+    assert_eq!(ask(&format!("kick {id}")), "error: there is no such connection\n");
+    assert!(ask("kick x").starts_with("error: 'x' is no connection id"));
+    assert!(ask("limit 0").starts_with("error: limits.max_connections"));
+    drop(waiting);
+    server.stop();
+}
+
+#[test]
 fn swap_shows_that_live_connections_keep_their_service() {
     let output = run("swap", &[]);
     let expected = "first client: the old service\n\
