@@ -272,14 +272,15 @@ impl Events {
                 let Some(left_out) = self.admit(Line::Overload) else {
                     return;
                 };
+                let action = pressure.action();
                 if pressure > before {
                     tracing::warn!(
-                        target: "onbytes", event = name, %pressure, %before, memory, ceiling,
+                        target: "onbytes", event = name, %pressure, %before, action, memory, ceiling,
                         left_out, "memory is short"
                     );
                 } else {
                     tracing::info!(
-                        target: "onbytes", event = name, %pressure, %before, memory, ceiling,
+                        target: "onbytes", event = name, %pressure, %before, action, memory, ceiling,
                         left_out, "memory is less short"
                     );
                 }

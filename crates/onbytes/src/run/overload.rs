@@ -53,6 +53,16 @@ impl Pressure {
         }
     }
 
+    /// What the listener does, in a few words.
+    pub(crate) fn action(self) -> &'static str {
+        match self {
+            Self::None => "nothing",
+            Self::Shrink => "queues have less room",
+            Self::CloseIdle => "stuck and idle connections are ended",
+            Self::StopAccepting => "nobody is accepted",
+        }
+    }
+
     /// Whether callers are accepted.
     pub(crate) fn is_accepting(self) -> bool {
         self < Self::StopAccepting
