@@ -174,6 +174,7 @@ async fn next_arrival(
         WhenFull::Queue => Some(place_for_next(socket, run, gates).await),
         WhenFull::Refuse => None,
     };
+    let _in_hand = place.as_ref().map(Place::in_hand);
     loop {
         gates.open(when_full).await;
         socket.readable().await?;
@@ -196,8 +197,11 @@ async fn place_for_next(socket: &ListeningSocket, run: &Run, gates: &mut Gates) 
             run.handshakes.oldest_is_due().await;
             // A listening socket that is gone shows at the next accept.
             let _ = socket.has_caller().await;
-            // Nobody gives way to a caller who is not let in.
+            // Nobody gives way to a caller who is not let in, or for whom another loop has a place.
             gates.open(WhenFull::Queue).await;
+            while run.places.has_one_in_hand() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         };
         tokio::select! {
             biased;

@@ -43,13 +43,15 @@ pub(crate) fn is_part_of_a_block(data: &[u8]) -> bool {
 
 /// Where the blocks of all workers lie that were begun last.
 struct Recent {
-    starts: [usize; 256],
+    starts: [usize; Recent::COUNT],
     next: usize,
 }
 
-static RECENT: Mutex<Recent> = Mutex::new(Recent { starts: [0; 256], next: 0 });
+static RECENT: Mutex<Recent> = Mutex::new(Recent { starts: [0; Recent::COUNT], next: 0 });
 
 impl Recent {
+    const COUNT: usize = 1024;
+
     fn note(&mut self, block: &BytesMut) {
         self.starts[self.next] = block.as_ptr().addr();
         self.next = (self.next + 1) % self.starts.len();

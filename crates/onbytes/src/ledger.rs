@@ -99,12 +99,12 @@ impl Ledger {
     pub(crate) fn is_pressed(&self) -> bool {
         let held = self.held.load(Ordering::SeqCst);
         self.has_too_much_queued()
-            || held < self.held_marks.0.load(Ordering::Relaxed)
-            || held >= self.held_marks.1.load(Ordering::Relaxed)
+            || held < self.held_marks.0.load(Ordering::SeqCst)
+            || held >= self.held_marks.1.load(Ordering::SeqCst)
     }
 
     pub(crate) fn has_too_much_queued(&self) -> bool {
-        self.queued.load(Ordering::SeqCst) > self.most_queued.load(Ordering::Relaxed)
+        self.queued.load(Ordering::SeqCst) > self.most_queued.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_room(&self, room: u64) {
@@ -117,15 +117,15 @@ impl Ledger {
 
     pub(crate) fn set_most_queued(&self, most: Option<usize>) {
         let most = most.and_then(|most| i64::try_from(most).ok()).unwrap_or(i64::MAX);
-        self.most_queued.store(most, Ordering::Relaxed);
+        self.most_queued.store(most, Ordering::SeqCst);
     }
 
     /// Calls relief below `low` and from `high` on; `None` is never.
     pub(crate) fn set_held_marks(&self, low: Option<u64>, high: Option<u64>) {
         // A mark beyond what can be counted is one that is never reached.
         let mark = |mark: u64| i64::try_from(mark).unwrap_or(i64::MAX);
-        self.held_marks.0.store(low.map_or(i64::MIN, mark), Ordering::Relaxed);
-        self.held_marks.1.store(high.map_or(i64::MAX, mark), Ordering::Relaxed);
+        self.held_marks.0.store(low.map_or(i64::MIN, mark), Ordering::SeqCst);
+        self.held_marks.1.store(high.map_or(i64::MAX, mark), Ordering::SeqCst);
     }
 }
 

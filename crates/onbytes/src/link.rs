@@ -374,7 +374,7 @@ impl Link {
     /// Closes the descriptor, in the given manner, and answers everybody who still waits.
     pub(crate) fn close_socket(&self, parting: Parting) {
         let stream = self.change(|state, wakes| {
-            state.counts.bytes_unsent += state.outbox.discard();
+            state.discard_queue();
             let stream = state.stream.take();
             state.wake_everybody(wakes);
             stream
@@ -466,6 +466,10 @@ impl State {
             Some(ending) => ending.note(reason),
             None => self.ending = Some(Ending::of(reason, error)),
         }
+        if self.ending.as_ref().is_some_and(|ending| ending.cut.is_some()) {
+            // Nothing is sent any more, and what is held for it is let go at once.
+            self.discard_queue();
+        }
         wakes.driver.clone_from(&self.driver);
         self.wake_everybody_not_accepted(wakes);
     }
@@ -487,11 +491,15 @@ impl State {
     pub(crate) fn fail_with(&mut self, reason: CloseReason, error: Error, wakes: &mut Wakes) {
         self.broken = true;
         self.end(reason, Some(error), wakes);
+        self.discard_queue();
+        self.wake_everybody(wakes);
+    }
+
+    fn discard_queue(&mut self) {
         self.counts.bytes_unsent += self.outbox.discard();
         if let Some(stream) = &mut self.stream {
             stream.discard_output();
         }
-        self.wake_everybody(wakes);
     }
 
     fn is_closed(&self) -> bool {

@@ -102,7 +102,7 @@ impl Run {
     /// Whether a TLS handshake may give way to a caller who finds no place.
     pub(crate) fn may_give_way(&self) -> bool {
         #[cfg(feature = "_tls")]
-        return self.handshakes.count() > 0;
+        return self.handshakes.has_due();
         #[cfg(not(feature = "_tls"))]
         return false;
     }

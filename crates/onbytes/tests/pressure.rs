@@ -471,3 +471,123 @@ async fn writers_who_wait_go_on_when_memory_is_less_short() {
     callers[0].abort();
     assert!(within("the write", waits).await.unwrap().is_err());
 }
+
+// ---- What may not happen ----
+
+#[tokio::test]
+async fn bytes_of_a_connection_that_was_reset_count_no_more() {
+    let mut server = Server::with(narrow_with(Limits::new()), Echo).await;
+    let (_peers, callers) = stuck(&mut server, 3).await;
+    fill(&callers[0], 60 * KIB);
+    let before = server.listener.stats().queued_bytes;
+    callers[0].abort();
+    // At once, though its task has had no turn yet.
+    assert!(server.listener.stats().queued_bytes <= before - 60 * KIB);
+    // Neither is there anything to be brought back now, nor anybody to go for it.
+    let rest = server.listener.stats().queued_bytes;
+    server.listener.set_limits(Limits::new().max_queued_bytes_total(rest)).unwrap();
+    assert!(!callers[1].is_closed() && !callers[2].is_closed());
+}
+
+#[tokio::test]
+async fn a_message_that_its_service_keeps_too_makes_its_queue_the_largest() {
+    let mut server = Server::with(narrow_with(Limits::new().max_memory(MIB)), Echo).await;
+    let mut others = crowd(&server, 30).await;
+    for peer in &mut others {
+        peer.send("x").await;
+        peer.expect("x").await;
+        server.caller().await;
+    }
+    // A file that is cached, and one peer that does not read it.
+    let cached = Bytes::from(vec![1; 2 * MIB]);
+    let _hog = Peer::connect_narrow(server.address).await;
+    let caller = server.caller().await;
+    let mut write = Box::pin(caller.write_bytes(cached.clone()));
+    assert!(support::poll_once(&mut write).is_pending());
+    assert!(caller.is_closed(), "it held most");
+    for peer in &mut others {
+        peer.send("y").await;
+        peer.expect("y").await;
+    }
+    assert_eq!(server.listener.stats().closed(CloseReason::Limit), 1);
+}
+
+#[tokio::test]
+async fn a_slow_peer_that_reads_is_not_taken_for_one_that_does_not() {
+    let mut server = Server::with(narrow_with(Limits::new().max_memory(MIB)), Echo).await;
+    let mut slow = Peer::connect_narrow(server.address).await;
+    let caller = server.caller().await;
+    let mut write = Box::pin(caller.write_bytes(vec![1; MIB * 85 / 100]));
+    assert!(support::poll_once(&mut write).is_pending());
+    assert!(server.listener.stats().pressure >= Pressure::CloseIdle);
+    // Far less than the kernel's buffers hold at a time, but again and again.
+    let until = tokio::time::Instant::now() + Duration::from_secs(3);
+    while tokio::time::Instant::now() < until {
+        slow.expect(vec![1; 512]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!caller.is_closed());
+}
+
+#[tokio::test]
+async fn a_flood_does_not_drive_out_who_was_there() {
+    let server =
+        Server::with(ListenerConfiguration::new().limits(Limits::new().max_memory(MIB)), Echo)
+            .await;
+    let mut established = crowd(&server, 20).await;
+    for peer in &mut established {
+        peer.send("x").await;
+        peer.expect("x").await;
+    }
+    let mut flood = Vec::new();
+    while server.listener.stats().pressure != Pressure::StopAccepting {
+        flood.push(server.connect().await);
+        tokio::task::yield_now().await;
+    }
+    // Everybody says something all the time, so nobody is idle, until it has lasted for too long.
+    let limit = || server.listener.stats().closed(CloseReason::Limit);
+    while limit() == 0 {
+        for peer in flood.iter_mut().chain(&mut established) {
+            let _ = peer.stream.try_write(b"y");
+            let _ = peer.stream.try_read(&mut [0; 64]);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for peer in &mut established {
+        while peer.stream.try_read(&mut [0; 64]).is_ok() {}
+        peer.send("z").await;
+        let mut got = Vec::new();
+        use tokio::io::AsyncReadExt;
+        while !got.ends_with(b"z") {
+            let mut part = [0; 64];
+            let count = within("the echo", peer.stream.read(&mut part)).await.unwrap();
+            assert!(count > 0, "it was driven out");
+            got.extend_from_slice(&part[..count]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn callbacks_that_wait_do_not_stand_for_memory_that_is_about_to_be_free() {
+    let script = OnBytes(|_: Bytes, _: Caller| async { std::future::pending().await });
+    let server =
+        Server::with(ListenerConfiguration::new().limits(Limits::new().max_memory(MIB)), script)
+            .await;
+    // Half of the memory is with callbacks that wait for ever, and whose peers have gone.
+    let mut waiting = Vec::new();
+    while server.listener.stats().memory < MIB / 2 {
+        let mut peer = server.connect().await;
+        peer.send("x").await;
+        waiting.push(peer);
+        tokio::task::yield_now().await;
+    }
+    waiting.into_iter().for_each(Peer::reset);
+    // The other half fills with idle ones, which have to go for the next caller.
+    let mut idle = Vec::new();
+    while server.listener.stats().pressure != Pressure::StopAccepting {
+        idle.push(server.connect().await);
+        tokio::task::yield_now().await;
+    }
+    eventually("room", || server.listener.stats().pressure < Pressure::StopAccepting).await;
+    server.listener.immediate_stop().await;
+}

@@ -99,7 +99,9 @@ impl Pace {
         state.set_doing(ConnectionState::Waiting);
         let next = self.poll_whats_next(state, membership, cx, wakes);
         if next.is_ready() {
-            state.set_doing(ConnectionState::Busy);
+            if !matches!(next, Poll::Ready(Next::Over)) {
+                state.set_doing(ConnectionState::Busy);
+            }
             if let Some(arrival) = &mut self.arrival {
                 arrival.pause(Instant::now());
             }

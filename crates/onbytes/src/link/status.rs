@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Link, State};
+use super::{Ending, Link, State};
+use crate::outbox::Load;
+use crate::stream::Stream;
 use crate::timer::Ticks;
 use crate::{ConnectionId, ConnectionStats};
 
@@ -75,11 +77,16 @@ pub(crate) struct Vitals {
     pub(crate) is_leaving: bool,
     /// Whether the peer owes something: to read what waits for it, or to go on with its handshake.
     pub(crate) is_stuck: bool,
-    /// Since when nothing has moved in either direction, where it is the peer that is waited for.
+    /// Since when no callback has ended and nothing was sent, where it is the peer that is waited for.
     pub(crate) idle_since: Option<Ticks>,
+    /// Something that is another with everything that the peer sends or acknowledges, where it may do so
+    /// without a callback being called.
+    pub(crate) moved: Option<u64>,
     pub(crate) queued: u64,
     /// The memory that goes with the connection, what others hold too not counted.
-    pub(crate) weight: u64,
+    pub(crate) own: u64,
+    /// Messages that others hold too: where each lies, and how it is counted.
+    pub(crate) shared: Vec<(usize, u64)>,
 }
 
 impl Link {
@@ -94,41 +101,52 @@ impl Link {
             stats,
             queued_bytes: usize::try_from(state.outbox.queued()).unwrap_or(usize::MAX),
             idle: Ticks::now().since(state.active_at),
-            is_secured: state.stream.as_ref().is_some_and(crate::stream::Stream::is_secured),
+            is_secured: state.stream.as_ref().is_some_and(Stream::is_secured),
         }
     }
 
-    /// What decides whether it has to go. Messages that others hold too are given to `visit`, each as
-    /// where it lies and how it was counted.
-    pub(crate) fn vitals(&self, mut visit: impl FnMut(usize, u64)) -> Vitals {
-        let state = self.lock();
-        let status = state.status();
-        let waits = matches!(
-            status,
-            ConnectionState::Waiting | ConnectionState::HalfClosed | ConnectionState::Handshake
-        );
+    /// What decides whether it has to go.
+    pub(crate) fn vitals(&self) -> Vitals {
+        let mut state = self.lock();
+        let doing = state.status();
         let has_backlog = state.has_backlog();
-        let ending = state.ending.as_ref();
-        let is_leaving = ending.is_some_and(|ending| ending.cut.is_some() || !has_backlog);
-        let mut shared = 0;
-        for (place, held) in state.outbox.shared() {
-            visit(place, held);
-            shared += held;
-        }
-        let load = state.load();
+        let is_stuck = has_backlog || doing == ConnectionState::Handshake;
+        let waits = matches!(doing, ConnectionState::Waiting | ConnectionState::HalfClosed);
+        let is_leaving = state.is_leaving();
         // Whoever has something queued waits for the peer too, also in the middle of a callback.
-        let is_idle = !is_leaving && (waits || has_backlog);
+        let is_idle = !is_leaving && (waits || is_stuck);
+        let is_secured = state.stream.as_ref().is_some_and(Stream::is_secured);
+        let moved = (is_idle && (is_stuck || is_secured)).then(|| state.moved());
+        let shared: Vec<_> = state.outbox.shared().collect();
+        let Load { queued, held } = state.load();
+        let held_by_others = shared.iter().map(|(_, held)| held).sum::<u64>();
         Vitals {
             is_leaving,
-            is_stuck: has_backlog || status == ConnectionState::Handshake,
+            is_stuck,
             idle_since: is_idle.then_some(state.active_at),
-            queued: load.queued,
-            weight: u64::from(state.weight) + load.held - shared,
+            moved,
+            queued,
+            own: u64::from(state.weight) + held - held_by_others,
+            shared,
         }
     }
 }
 
 impl State {
+    /// Whether the connection is on its way out and nobody but its own task is waited for. A callback that
+    /// still runs may take as long as it likes.
+    fn is_leaving(&self) -> bool {
+        let runs = matches!(self.doing, ConnectionState::Busy | ConnectionState::Connecting);
+        let goes = |ending: &Ending| ending.cut.is_some() || !self.has_backlog();
+        !runs && self.ending.as_ref().is_some_and(goes)
+    }
+
+    fn moved(&mut self) -> u64 {
+        let taken = self.taken();
+        let owed = self.stream.as_mut().and_then(Stream::unacknowledged).unwrap_or(0);
+        self.arrived().wrapping_add(taken.saturating_sub(owed))
+    }
+
     fn status(&self) -> ConnectionState {
         match self.doing {
             _ if self.ending.is_some() || self.stream.is_none() => ConnectionState::Closing,

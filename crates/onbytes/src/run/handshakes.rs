@@ -76,6 +76,14 @@ impl Handshakes {
         true
     }
 
+    /// Whether the oldest one has had its time.
+    pub(crate) fn has_due(&self) -> bool {
+        let under_way = self.lock();
+        under_way
+            .first_key_value()
+            .is_some_and(|(_, link)| link.accepted().elapsed() >= Self::YOUNG)
+    }
+
     /// Waits until the oldest one has had its time.
     pub(crate) async fn oldest_is_due(&self) {
         loop {

@@ -1,7 +1,7 @@
 //! What happens when connections hold too much together: a step at a time, and back again.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
@@ -110,11 +110,13 @@ pub(crate) struct Overload {
     default_ceiling: u64,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct State {
     pressure: Pressure,
     /// Since when nobody is accepted.
     closed_since: Option<Ticks>,
+    /// How far peers had moved that are looked at, and since when they have not moved further.
+    moved: HashMap<u64, (u64, Ticks)>,
 }
 
 impl Overload {
@@ -152,8 +154,12 @@ impl Overload {
 
 /// A connection that may have to go.
 struct Candidate {
-    vitals: Vitals,
     link: Arc<Link>,
+    vitals: Vitals,
+    /// The memory that goes with it; of what several queues hold, its share.
+    weight: u64,
+    /// Since when its peer has not moved, as far as is known.
+    rests_since: Option<Ticks>,
 }
 
 /// All connections, looked at for what they hold.
@@ -168,9 +174,15 @@ struct Census {
 
 impl Relief for Run {
     fn relieve(&self) {
+        let mut before = None;
         while self.ledger.is_pressed() {
+            let now = (self.ledger.queued(), self.ledger.held());
             // Whoever is at it looks again when it is done; it may be this very thread.
             let Some(state) = self.overload.try_lock() else { return };
+            if before.replace(now) == Some(now) {
+                // Nothing more can be done now; the watch looks again.
+                return;
+            }
             self.put_right(state);
         }
     }
@@ -210,7 +222,7 @@ impl Run {
         if let Some(most) = limits.max_queued_bytes_total
             && self.ledger.has_too_much_queued()
         {
-            self.relieve_queues(most as u64);
+            self.relieve_queues(&mut state, most as u64);
         }
         let before = state.pressure;
         let memory = self.relieve_memory(&mut state, ceiling, &limits);
@@ -227,10 +239,10 @@ impl Run {
 
     /// Ends the connections with the largest queues until all queues together are within the limit,
     /// with a little to spare: each look goes through all connections.
-    fn relieve_queues(&self, most: u64) {
-        let mut census = self.take_census();
+    fn relieve_queues(&self, state: &mut State, most: u64) {
+        let mut census = self.take_census(state);
         census.candidates.sort_by_key(|candidate| Reverse(candidate.vitals.queued));
-        for Candidate { vitals, link } in &census.candidates {
+        for Candidate { vitals, link, .. } in &census.candidates {
             if vitals.queued == 0 || self.ledger.queued() <= share(most, 95) {
                 break;
             }
@@ -247,14 +259,14 @@ impl Run {
         let is_much =
             state.pressure > Pressure::None || counted >= share(ceiling, Pressure::Shrink.mark());
         // What is counted is never too little, so as long as it is little it need not be exact.
-        let mut census = if is_much { self.take_census() } else { Census::default() };
+        let mut census = if is_much { self.take_census(state) } else { Census::default() };
         let before = state.pressure;
         state.pressure = before.next(counted.saturating_sub(census.repeated), ceiling);
         self.ledger.set_short(state.pressure >= Pressure::Shrink);
         self.ledger.set_room(room(limits.max_queued_bytes, state.pressure));
         if state.pressure >= Pressure::Shrink && before < Pressure::Shrink {
             self.registry.each(|link| link.compact());
-            census = self.take_census();
+            census = self.take_census(state);
             let held = self.ledger.held().saturating_sub(census.repeated);
             state.pressure = state.pressure.next(held, ceiling).max(Pressure::Shrink);
         }
@@ -298,21 +310,41 @@ impl Run {
         }
     }
 
-    fn take_census(&self) -> Census {
+    fn take_census(&self, state: &mut State) -> Census {
         let mut census = Census::default();
-        let mut seen = HashSet::new();
+        let mut holders = HashMap::<usize, u64>::new();
+        let mut moved = HashMap::new();
+        let now = Ticks::now();
         self.registry.each(|link| {
-            let vitals = link.vitals(|place, held| {
-                if !seen.insert(place) {
-                    census.repeated += held;
-                }
-            });
-            if vitals.is_leaving {
-                census.leaving += vitals.weight;
-            } else {
-                census.candidates.push(Candidate { vitals, link: Arc::clone(link) });
+            let vitals = link.vitals();
+            for (place, held) in &vitals.shared {
+                let count = holders.entry(*place).or_default();
+                census.repeated += if *count > 0 { *held } else { 0 };
+                *count += 1;
             }
+            if vitals.is_leaving {
+                census.leaving += vitals.own;
+                return;
+            }
+            let mut rests_since = vitals.idle_since;
+            if let Some(mark) = vitals.moved {
+                let known = state.moved.get(&link.number).filter(|(known, _)| *known == mark);
+                let since = known.map_or(now, |(_, since)| *since);
+                moved.insert(link.number, (mark, since));
+                rests_since = rests_since.max(Some(since));
+            }
+            census.candidates.push(Candidate {
+                link: Arc::clone(link),
+                vitals,
+                weight: 0,
+                rests_since,
+            });
         });
+        state.moved = moved;
+        for Candidate { vitals, weight, .. } in &mut census.candidates {
+            let share = |(place, held): &(usize, u64)| held / holders[place].max(1);
+            *weight = vitals.own + vitals.shared.iter().map(share).sum::<u64>();
+        }
         census
     }
 
@@ -328,9 +360,12 @@ impl Run {
             Pressure::CloseIdle | Pressure::StopAccepting => soon,
         };
         let low = pressure.mark().saturating_sub(Pressure::SLACK);
-        let low = (pressure > Pressure::None).then(|| mark(low));
+        // Not nearer than one hundredth either, or each queue that drains would cost a look.
+        let lower = self.ledger.held().saturating_sub(share(ceiling, 1));
+        let low = (pressure > Pressure::None).then(|| mark(low).min(lower));
         self.ledger.set_held_marks(low, Some(high));
-        let is_watched = pressure >= Pressure::CloseIdle || repeated > 0;
+        let is_watched =
+            pressure >= Pressure::CloseIdle || repeated > 0 || self.ledger.has_too_much_queued();
         self.overload
             .is_watched
             .send_if_modified(|was| std::mem::replace(was, is_watched) != is_watched);
@@ -344,15 +379,14 @@ fn end_idle(candidates: &[Candidate], excess: u64) {
     const LEAST: Duration = Duration::from_secs(1);
     let now = Ticks::now();
     let rests = |candidate: &&Candidate| {
-        let since = candidate.vitals.idle_since;
-        since.is_some_and(|since| now.since(since) >= LEAST)
+        candidate.rests_since.is_some_and(|since| now.since(since) >= LEAST)
     };
     let (mut stuck, mut idle): (Vec<_>, Vec<_>) =
         candidates.iter().filter(rests).partition(|candidate| candidate.vitals.is_stuck);
-    stuck.sort_by_key(|candidate| (Reverse(candidate.vitals.weight), candidate.link.number));
+    stuck.sort_by_key(|candidate| (Reverse(candidate.weight), Reverse(candidate.link.number)));
     idle.sort_by_key(|candidate| (candidate.vitals.idle_since, candidate.link.number));
     let left = end_until(stuck, excess, "this connection's peer kept it waiting");
-    let all: u64 = idle.iter().map(|candidate| candidate.vitals.weight).sum();
+    let all: u64 = idle.iter().map(|candidate| candidate.weight).sum();
     if left > 0 && all >= left {
         end_until(idle, left, "this connection was idle longest");
     }
@@ -361,19 +395,20 @@ fn end_idle(candidates: &[Candidate], excess: u64) {
 /// Ends those that hold most until so much less is held.
 fn end_largest(candidates: &[Candidate], excess: u64) {
     let mut all: Vec<_> = candidates.iter().collect();
-    all.sort_by_key(|candidate| (Reverse(candidate.vitals.weight), candidate.link.number));
+    // Of those that hold as much the newest goes first: a flood does not drive out who was there.
+    all.sort_by_key(|candidate| (Reverse(candidate.weight), Reverse(candidate.link.number)));
     end_until(all, excess, "this connection held most");
 }
 
 /// Ends connections in their order until so much less is held; returns what is lacking.
 fn end_until(candidates: Vec<&Candidate>, mut excess: u64, why: &str) -> u64 {
-    for Candidate { vitals, link } in candidates {
+    for Candidate { link, weight, .. } in candidates {
         if excess == 0 {
             break;
         }
         let message = format!("limits.max_memory is nearly reached, and {why}");
         link.cut_off(Error::of(ErrorKind::Limit, message));
-        excess = excess.saturating_sub(vitals.weight);
+        excess = excess.saturating_sub(*weight);
     }
     excess
 }

@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 pub(crate) struct Places {
     limit: AtomicUsize,
     taken: AtomicUsize,
+    /// Places that accept loops hold for whoever comes next.
+    in_hand: AtomicUsize,
     freed: Notify,
 }
 
@@ -19,7 +21,12 @@ pub(crate) struct Place {
 
 impl Places {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit: AtomicUsize::new(limit), taken: AtomicUsize::new(0), freed: Notify::new() }
+        Self {
+            limit: AtomicUsize::new(limit),
+            taken: AtomicUsize::new(0),
+            in_hand: AtomicUsize::new(0),
+            freed: Notify::new(),
+        }
     }
 
     /// Changes how many there are. Those that are taken stay taken, also where they are more.
@@ -36,6 +43,12 @@ impl Places {
         Some(Place { places: Arc::clone(self) })
     }
 
+    /// Whether an accept loop holds a place for whoever comes next.
+    #[cfg(feature = "_tls")]
+    pub(crate) fn has_one_in_hand(&self) -> bool {
+        self.in_hand.load(Ordering::SeqCst) > 0
+    }
+
     /// Waits for a place.
     pub(crate) async fn take(self: &Arc<Self>) -> Place {
         loop {
@@ -47,6 +60,25 @@ impl Places {
             }
             freed.await;
         }
+    }
+}
+
+impl Place {
+    /// Holds the place for whoever comes next, until what is returned is dropped.
+    pub(crate) fn in_hand(&self) -> InHand {
+        self.places.in_hand.fetch_add(1, Ordering::SeqCst);
+        InHand { places: Arc::clone(&self.places) }
+    }
+}
+
+/// A place that is held for whoever comes next.
+pub(crate) struct InHand {
+    places: Arc<Places>,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.places.in_hand.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
