@@ -189,6 +189,7 @@ impl Link {
         let mut wakes = Wakes::default();
         let mut noted = Noted::new(self.lock());
         let result = change(&mut noted.state, &mut wakes);
+        noted.state.outbox.take_spent(&mut wakes.spent);
         let ledger = noted.has_changed().then(|| Arc::clone(&noted.state.ledger));
         drop(noted);
         wakes.wake();
@@ -328,8 +329,10 @@ impl Link {
     /// Accepts `data` if there is room and nobody waits for it; never waits.
     pub(crate) fn try_write(&self, data: Bytes) -> Result<()> {
         self.change(|state, wakes| {
-            state.check_open()?;
-            if !state.may_enter(data.len()) {
+            let may_enter = state.check_open().map(|()| state.may_enter(data.len()));
+            if !matches!(may_enter, Ok(true)) {
+                wakes.spent.push(data);
+                may_enter?;
                 return Err(Error::of(ErrorKind::Full, "the write queue is full"));
             }
             state.accept(data, wakes);

@@ -34,6 +34,33 @@ struct Backlog {
     entries: VecDeque<Entry>,
     /// The memory that the entries take.
     held: u64,
+    /// What has left the queue and was not let go yet.
+    spent: Spent,
+}
+
+/// Messages that are not needed any more. Letting one go may run code of its owner, so that happens where
+/// no lock is held.
+#[derive(Default)]
+pub(crate) struct Spent {
+    // One is the rule, and costs no allocation.
+    one: Option<Bytes>,
+    others: Vec<Bytes>,
+}
+
+impl Spent {
+    pub(crate) fn push(&mut self, data: Bytes) {
+        match self.one {
+            None => self.one = Some(data),
+            Some(_) => self.others.push(data),
+        }
+    }
+
+    fn append(&mut self, mut other: Self) {
+        if let Some(data) = other.one.take() {
+            self.push(data);
+        }
+        self.others.append(&mut other.others);
+    }
 }
 
 /// What a queue weighs: bytes to be sent, and the memory that they take.
@@ -79,15 +106,27 @@ impl Entry {
         Self { data: Data::Copied(block), held }
     }
 
+    /// What was given, where it is kept as it was.
+    fn into_given(self) -> Option<Bytes> {
+        match self.data {
+            Data::Copied(_) => None,
+            Data::Kept(data) | Data::Pinning(data) => Some(data),
+        }
+    }
+
     /// `data` as it is, or a copy where it would keep more alive than memory allows.
-    fn of_large(data: Bytes, keeping: Keeping) -> Self {
+    fn of_large(data: Bytes, keeping: Keeping, spent: &mut Spent) -> Self {
         if data.len() > READ_BLOCK || !is_part_of_a_block(&data) {
             let held = data.len();
             return Self { data: Data::Kept(data), held };
         }
         match keeping {
             Keeping::Large => Self { data: Data::Pinning(data), held: READ_BLOCK },
-            Keeping::Nothing => Self::copied(&data),
+            Keeping::Nothing => {
+                let copy = Self::copied(&data);
+                spent.push(data);
+                copy
+            }
         }
     }
 
@@ -153,19 +192,34 @@ impl Outbox {
         }
     }
 
-    /// Queues `data` behind everything else and returns its mark.
-    pub(crate) fn push(&mut self, data: Bytes, keeping: Keeping) -> u64 {
+    /// Queues `data` behind everything else and returns its mark. What is copied is given to `spent`.
+    pub(crate) fn push(&mut self, data: Bytes, keeping: Keeping, spent: &mut Spent) -> u64 {
         self.taken += data.len() as u64;
         if data.is_empty() {
+            spent.push(data);
             return self.taken;
         }
         let backlog = self.backlog.get_or_insert_default();
         if data.len() > COPIED {
-            backlog.insert(Entry::of_large(data, keeping));
-        } else if !backlog.entries.back_mut().is_some_and(|last| last.admits(&data)) {
-            backlog.insert(Entry::copied(&data));
+            backlog.insert(Entry::of_large(data, keeping, spent));
+        } else {
+            if !backlog.entries.back_mut().is_some_and(|last| last.admits(&data)) {
+                backlog.insert(Entry::copied(&data));
+            }
+            spent.push(data);
         }
         self.taken
+    }
+
+    /// Gives what has left the queue to `spent`.
+    pub(crate) fn take_spent(&mut self, spent: &mut Spent) {
+        if let Some(backlog) = &mut self.backlog {
+            spent.append(std::mem::take(&mut backlog.spent));
+            if self.taken == self.sent {
+                // An idle connection holds no queue memory.
+                self.backlog = None;
+            }
+        }
     }
 
     /// Copies what may keep a read buffer alive, so that the queue takes no more memory than it has to.
@@ -212,10 +266,7 @@ impl Outbox {
     pub(crate) fn advance(&mut self, count: usize) {
         debug_assert!(count as u64 <= self.queued(), "more was sent than was queued");
         self.sent += count as u64;
-        if self.is_empty() {
-            // An idle connection holds no queue memory.
-            self.backlog = None;
-        } else if let Some(backlog) = &mut self.backlog {
+        if let Some(backlog) = &mut self.backlog {
             backlog.advance(count);
         }
     }
@@ -224,7 +275,9 @@ impl Outbox {
     pub(crate) fn discard(&mut self) -> u64 {
         let lost = self.queued();
         self.taken = self.sent;
-        self.backlog = None;
+        if let Some(backlog) = &mut self.backlog {
+            backlog.clear();
+        }
         lost
     }
 }
@@ -243,8 +296,21 @@ impl Backlog {
                 return;
             }
             left -= len;
-            self.held -= entry.held as u64;
-            self.entries.pop_front();
+            self.remove_front();
+        }
+    }
+
+    fn clear(&mut self) {
+        while !self.entries.is_empty() {
+            self.remove_front();
+        }
+    }
+
+    fn remove_front(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.held -= entry.held as u64;
+        if let Some(data) = entry.into_given() {
+            self.spent.push(data);
         }
     }
 
@@ -252,9 +318,11 @@ impl Backlog {
         for entry in &mut self.entries {
             if let Data::Pinning(data) = &entry.data {
                 let copy = BytesMut::from(&data[..]);
-                self.held -= entry.held as u64;
-                *entry = Entry { held: copy.len(), data: Data::Copied(copy) };
-                self.held += entry.held as u64;
+                let copy = Entry { held: copy.len(), data: Data::Copied(copy) };
+                self.held = self.held - entry.held as u64 + copy.held as u64;
+                if let Some(data) = std::mem::replace(entry, copy).into_given() {
+                    self.spent.push(data);
+                }
             }
         }
     }
@@ -274,8 +342,14 @@ mod tests {
     fn marks_are_positions_in_the_stream() {
         let mut outbox = Outbox::default();
         outbox.passed(10);
-        assert_eq!(outbox.push(Bytes::from_static(b"hello"), Keeping::Large), 15);
-        assert_eq!(outbox.push(Bytes::from_static(b"!"), Keeping::Large), 16);
+        assert_eq!(
+            outbox.push(Bytes::from_static(b"hello"), Keeping::Large, &mut Spent::default()),
+            15
+        );
+        assert_eq!(
+            outbox.push(Bytes::from_static(b"!"), Keeping::Large, &mut Spent::default()),
+            16
+        );
         outbox.advance(5);
         assert_eq!((outbox.sent(), outbox.queued()), (15, 1));
     }
@@ -283,10 +357,10 @@ mod tests {
     #[test]
     fn small_messages_share_a_block_and_large_ones_are_kept_as_they_are() {
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"a"), Keeping::Large);
-        outbox.push(Bytes::from_static(b"b"), Keeping::Large);
+        outbox.push(Bytes::from_static(b"a"), Keeping::Large, &mut Spent::default());
+        outbox.push(Bytes::from_static(b"b"), Keeping::Large, &mut Spent::default());
         let large = Bytes::from(vec![7; COPIED + 1]);
-        outbox.push(large.clone(), Keeping::Large);
+        outbox.push(large.clone(), Keeping::Large, &mut Spent::default());
         let entries: Vec<_> = outbox.entries().collect();
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[1].as_slice().as_ptr(), large.as_ptr());
@@ -297,7 +371,7 @@ mod tests {
         let mut buffer = BytesMut::zeroed(256 * 1024);
         let chunk = buffer.split_to(64).freeze();
         let mut outbox = Outbox::default();
-        outbox.push(chunk, Keeping::Large);
+        outbox.push(chunk, Keeping::Large, &mut Spent::default());
         buffer.clear();
         assert!(buffer.try_reclaim(256 * 1024), "the buffer is free again");
     }
@@ -305,12 +379,12 @@ mod tests {
     #[test]
     fn what_a_queue_holds_is_counted_until_it_is_sent() {
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"a"), Keeping::Large);
+        outbox.push(Bytes::from_static(b"a"), Keeping::Large, &mut Spent::default());
         assert_eq!(outbox.load(), Load { queued: 1, held: BLOCK as u64 });
-        outbox.push(Bytes::from_static(b"b"), Keeping::Large);
+        outbox.push(Bytes::from_static(b"b"), Keeping::Large, &mut Spent::default());
         assert_eq!(outbox.load(), Load { queued: 2, held: BLOCK as u64 }, "they share a block");
         let own = Bytes::from(vec![1; 300_000]);
-        outbox.push(own, Keeping::Large);
+        outbox.push(own, Keeping::Large, &mut Spent::default());
         assert_eq!(outbox.load().held, (BLOCK + 300_000) as u64);
         outbox.advance(2);
         assert_eq!(outbox.load(), Load { queued: 300_000, held: 300_000 });
@@ -337,11 +411,12 @@ mod tests {
     fn a_part_of_a_read_buffer_weighs_the_buffer_until_it_is_compacted() {
         let (part, mut rest) = part_of_a_read_buffer(COPIED + 1);
         let mut outbox = Outbox::default();
-        outbox.push(part, Keeping::Large);
+        outbox.push(part, Keeping::Large, &mut Spent::default());
         assert_eq!(outbox.load().held, READ_BLOCK as u64);
         outbox.advance(1);
         let before = contents(&outbox);
         outbox.compact();
+        outbox.take_spent(&mut Spent::default());
         assert_eq!(outbox.load(), Load { queued: COPIED as u64, held: COPIED as u64 });
         assert_eq!(contents(&outbox), before);
         rest.clear();
@@ -351,11 +426,11 @@ mod tests {
     #[test]
     fn where_memory_is_short_parts_of_read_buffers_are_copied_and_others_messages_are_not() {
         let mut outbox = Outbox::default();
-        outbox.push(part_of_a_read_buffer(COPIED + 1).0, Keeping::Nothing);
+        outbox.push(part_of_a_read_buffer(COPIED + 1).0, Keeping::Nothing, &mut Spent::default());
         assert_eq!(outbox.load().held, COPIED as u64 + 1);
         // Larger than any part of a read buffer, wherever it lies.
         let own = Bytes::from(vec![1; READ_BLOCK + 1]);
-        outbox.push(own.clone(), Keeping::Nothing);
+        outbox.push(own.clone(), Keeping::Nothing, &mut Spent::default());
         outbox.compact();
         assert_eq!(outbox.entries().nth(1).unwrap().as_slice().as_ptr(), own.as_ptr());
         assert_eq!(outbox.load().held, (COPIED + READ_BLOCK + 2) as u64);
@@ -365,8 +440,8 @@ mod tests {
     fn what_others_hold_too_is_told_wherever_sending_has_come_to() {
         let message = Bytes::from(vec![1; 300_000]);
         let (mut one, mut two) = (Outbox::default(), Outbox::default());
-        one.push(message.clone(), Keeping::Large);
-        two.push(message.clone(), Keeping::Large);
+        one.push(message.clone(), Keeping::Large, &mut Spent::default());
+        two.push(message.clone(), Keeping::Large, &mut Spent::default());
         two.advance(5);
         let shared = |outbox: &Outbox| outbox.shared().collect::<Vec<_>>();
         assert_eq!(shared(&one), shared(&two));
@@ -378,8 +453,8 @@ mod tests {
     #[test]
     fn one_turn_takes_no_more_than_its_limit() {
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from(vec![1; 100_000]), Keeping::Large);
-        outbox.push(Bytes::from(vec![2; 100_000]), Keeping::Large);
+        outbox.push(Bytes::from(vec![1; 100_000]), Keeping::Large, &mut Spent::default());
+        outbox.push(Bytes::from(vec![2; 100_000]), Keeping::Large, &mut Spent::default());
         let mut slices = [IoSlice::new(&[]); 4];
         assert_eq!(outbox.front(&mut slices, 150_000), 2);
         assert_eq!(slices[0].len() + slices[1].len(), 150_000);
@@ -389,11 +464,13 @@ mod tests {
     #[test]
     fn an_emptied_queue_gives_its_memory_back() {
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"x"), Keeping::Large);
+        outbox.push(Bytes::from_static(b"x"), Keeping::Large, &mut Spent::default());
         outbox.advance(1);
+        outbox.take_spent(&mut Spent::default());
         assert!(outbox.backlog.is_none());
-        outbox.push(Bytes::from_static(b"x"), Keeping::Large);
+        outbox.push(Bytes::from_static(b"x"), Keeping::Large, &mut Spent::default());
         assert_eq!(outbox.discard(), 1);
+        outbox.take_spent(&mut Spent::default());
         assert!(outbox.backlog.is_none() && outbox.is_empty());
     }
 
@@ -401,7 +478,7 @@ mod tests {
     fn a_message_larger_than_the_queue_enters_only_when_it_is_empty() {
         let mut outbox = Outbox::default();
         assert!(outbox.has_room(1000, 10));
-        outbox.push(Bytes::from_static(b"x"), Keeping::Large);
+        outbox.push(Bytes::from_static(b"x"), Keeping::Large, &mut Spent::default());
         assert!(!outbox.has_room(1000, 10));
         assert!(outbox.has_room(9, 10));
         assert!(!outbox.has_room(10, 10));
@@ -422,7 +499,7 @@ mod tests {
                 model.extend_from_slice(&message);
                 position += push as u64;
                 let keeping = if other == 0 { Keeping::Nothing } else { Keeping::Large };
-                assert_eq!(outbox.push(message.into(), keeping), position);
+                assert_eq!(outbox.push(message.into(), keeping, &mut Spent::default()), position);
                 if other == 1 {
                     outbox.compact();
                 }

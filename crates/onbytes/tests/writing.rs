@@ -678,3 +678,46 @@ async fn a_write_may_be_polled_by_one_task_and_then_by_another() {
     expect_after_dots(&mut peer, dots, "moved").await;
     within("the write", moved).await.unwrap().unwrap();
 }
+
+/// A message whose owner asks its connection something when it is let go.
+struct Asking {
+    data: Vec<u8>,
+    caller: Caller,
+}
+
+impl AsRef<[u8]> for Asking {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let _ = (self.caller.queued_bytes(), self.caller.is_closed());
+    }
+}
+
+#[tokio::test]
+async fn a_message_may_ask_its_connection_when_it_is_let_go() {
+    let mut server = Server::with(narrow(), Echo).await;
+    let asking = |caller: &Caller, len: usize| {
+        Bytes::from_owner(Asking { data: vec![1; len], caller: caller.clone() })
+    };
+    // Sent at once, queued and sent, refused, and discarded.
+    for end in 0..3 {
+        let mut peer = Peer::connect_narrow(server.address).await;
+        let caller = server.caller().await;
+        caller.write_bytes(asking(&caller, 10)).await.unwrap();
+        let mut large = Box::pin(caller.write_bytes(asking(&caller, 1 << 20)));
+        assert!(support::poll_once(&mut large).is_pending());
+        assert!(caller.try_write_bytes(asking(&caller, 100_000)).is_err());
+        match end {
+            0 => peer.expect(vec![1; 10 + (1 << 20)]).await,
+            1 => caller.abort(),
+            _ => peer.reset(),
+        }
+        let _ = within("the write", large).await;
+        caller.abort();
+        assert!(caller.try_write_bytes(asking(&caller, 10)).unwrap_err().is_closed());
+    }
+}

@@ -43,8 +43,8 @@ pub struct Limits {
     #[cfg_attr(feature = "serde", serde(with = "crate::record::count_or_off"))]
     pub max_queued_bytes_total: Option<usize>,
     /// The memory that connections and their queues may take, in bytes, as the listener counts it: from
-    /// 70 % on it does more and more about it, see [`Pressure`](crate::Pressure); below it resumes, a
-    /// step at a time, and each step is one [`Event`](crate::Event). Default: half of the memory that
+    /// 70 % on it does more and more about it, see [`Pressure`](crate::Pressure); below it resumes, and
+    /// each change is one [`Event`](crate::Event). Default: half of the memory that
     /// the process may have (of its control group, or of the machine), where the system tells (Linux).
     /// `usize::MAX`, in files `"off"`, switches it off.
     ///

@@ -156,7 +156,7 @@ impl State {
         if sent > 0 {
             return Poll::Ready(Ok(sent));
         }
-        self.enqueue(Bytes::copy_from_slice(some));
+        self.enqueue(Bytes::copy_from_slice(some), wakes);
         wakes.driver.clone_from(&self.driver);
         Poll::Ready(Ok(some.len()))
     }

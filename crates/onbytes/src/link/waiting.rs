@@ -6,6 +6,8 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+use crate::outbox::Spent;
+
 /// Those who wait, and for what.
 #[derive(Default)]
 pub(super) struct Waiting {
@@ -41,12 +43,14 @@ impl Waiting {
     }
 }
 
-/// Wakers collected under the lock, to be woken after it.
+/// What is to be done after the lock: wakers that were collected under it are woken, and messages that are
+/// not needed any more are let go.
 #[derive(Default)]
 #[must_use]
 pub(crate) struct Wakes {
     pub(super) driver: Option<Waker>,
     pub(super) others: Vec<Waker>,
+    pub(super) spent: Spent,
 }
 
 impl Wakes {

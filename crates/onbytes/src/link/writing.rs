@@ -18,7 +18,10 @@ impl State {
     ) -> Poll<Result<()>> {
         match std::mem::replace(step, WriteStep::Done) {
             WriteStep::New(data) => {
-                self.check_open()?;
+                if let Err(error) = self.check_open() {
+                    wakes.spent.push(data);
+                    return Poll::Ready(Err(error));
+                }
                 if !self.may_enter(data.len()) {
                     *step = WriteStep::InLine(data, self.join_line(cx));
                     return Poll::Pending;
@@ -28,6 +31,7 @@ impl State {
             WriteStep::InLine(data, ticket) => {
                 if let Err(error) = self.check_open() {
                     self.leave_line(ticket, wakes);
+                    wakes.spent.push(data);
                     return Poll::Ready(Err(error));
                 }
                 if !self.is_first_in_line(ticket) || !self.has_room(data.len()) {
@@ -106,14 +110,15 @@ impl State {
         bytes::Buf::advance(&mut data, sent);
         if data.is_empty() || self.broken {
             self.counts.bytes_unsent += data.len() as u64;
+            wakes.spent.push(data);
             return self.outbox.sent();
         }
         wakes.driver.clone_from(&self.driver);
-        self.enqueue(data)
+        self.enqueue(data, wakes)
     }
 
-    pub(super) fn enqueue(&mut self, data: Bytes) -> u64 {
-        self.outbox.push(data, self.ledger.keeping())
+    pub(super) fn enqueue(&mut self, data: Bytes, wakes: &mut Wakes) -> u64 {
+        self.outbox.push(data, self.ledger.keeping(), &mut wakes.spent)
     }
 
     /// Hands bytes straight to the kernel if nothing is queued before them.
@@ -142,11 +147,12 @@ impl State {
     pub(crate) fn reply(&mut self, data: Bytes, more_at_hand: bool, wakes: &mut Wakes) {
         let may_be_sent = self.ending.as_ref().is_none_or(|ending| ending.cut.is_none());
         if data.is_empty() || !may_be_sent || self.broken {
+            wakes.spent.push(data);
             return;
         }
         if more_at_hand && data.len() <= GATHER {
             self.counts.chunks_sent += 1;
-            self.enqueue(data);
+            self.enqueue(data, wakes);
         } else {
             self.accept(data, wakes);
         }

@@ -32,8 +32,9 @@ pub enum Pressure {
     /// they hold too little to matter.
     CloseIdle,
     /// From 90 % on: nobody is accepted. Callers wait, or are refused where `limits.when_full` says
-    /// so. When that lasts for two seconds, the connections that hold most end for reason `limit`
-    /// until 75 % are taken; at 100 % at once, until 95 % are.
+    /// so. When that lasts for two seconds, the connections that hold most end for reason `limit`, of
+    /// those that hold as much the newest first, until 75 % are taken; at 100 % at once, until 95 %
+    /// are.
     StopAccepting,
 }
 
