@@ -111,7 +111,8 @@ struct CallerArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Timeouts")]
 pub(crate) struct TimeoutArgs {
-    /// Close a connection after so long without a byte from the peer: seconds, or off
+    /// Close a connection after so long without a byte from the peer, while nothing waits to be sent to
+    /// it: seconds, or off
     #[arg(
         long, value_name = "SECS", default_value = "off",
         value_parser = limit, allow_negative_numbers = true
@@ -134,7 +135,8 @@ pub(crate) struct TimeoutArgs {
     )]
     write_timeout: Limit,
 
-    /// Close a connection at this age at the latest, whatever it does: seconds, or off
+    /// Close a connection at this age at the latest, whatever it does; what waits to be sent is sent
+    /// first, within --write-timeout: seconds, or off
     #[arg(
         long, value_name = "SECS", default_value = "off",
         value_parser = limit, allow_negative_numbers = true

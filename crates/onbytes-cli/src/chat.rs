@@ -53,7 +53,7 @@ impl Room {
             if error.is_full() {
                 tracing::info!(
                     id = %member.id(), remote_addr = %member.remote_addr(),
-                    "dropped a member that does not read"
+                    "dropped a member whose queue is full: it does not read, or not fast enough"
                 );
                 member.abort();
             }

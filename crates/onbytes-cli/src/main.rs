@@ -16,6 +16,7 @@ mod serve;
 mod tls;
 mod values;
 
+use std::fs::File;
 use std::process::ExitCode;
 
 use args::Request;
@@ -27,8 +28,14 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Failure> {
     match args::parse(std::env::args_os())? {
-        Request::Serve(args) => serve::run(&args),
-        Request::Connect(args) => connect::run(&args),
+        Request::Serve(args) => {
+            check_files()?;
+            serve::run(&args)
+        }
+        Request::Connect(args) => {
+            check_files()?;
+            connect::run(&args)
+        }
         Request::Certs(args) => certs::run(&args),
         Request::Show(text) => {
             // A reader that has gone has seen what it wanted.
@@ -36,4 +43,14 @@ fn run() -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Whether the files that a runtime opens at its start can be had. Tokio panics where they cannot.
+fn check_files() -> Result<(), Failure> {
+    const NEEDED: usize = 8;
+    let opened: Result<Vec<_>, _> = (0..NEEDED).map(|_| File::open("/dev/null")).collect();
+    opened.map(drop).map_err(|error| {
+        Failure::outside(format!("cannot open the {NEEDED} files that it takes to start: {error}"))
+            .hint("raise the limit of open files (ulimit -n) to 32 or more")
+    })
 }

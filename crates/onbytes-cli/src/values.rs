@@ -78,11 +78,7 @@ pub(crate) fn size(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<usiz
         Some(size) if range.contains(&size) => Ok(size),
         _ => {
             let (least, most) = (range.start(), range.end());
-            let range = match *most {
-                usize::MAX => format!("{least} or more"),
-                _ => format!("{least} to {most}"),
-            };
-            refused(text, &format!("bytes, {range}, such as 65536, 64K, 16M or 1G"))
+            refused(text, &format!("bytes, {least} to {most}, such as 16777216 or 16M (K, M, G)"))
         }
     }
 }
@@ -152,7 +148,10 @@ pub(crate) fn min_arrival(text: &str) -> Result<OrOff<MinArrival>, String> {
     };
     match read() {
         Some(min_arrival) => Ok(min_arrival),
-        None => refused(text, "BYTES/SECS, such as 100/10 for 100 bytes in 10 seconds, or off"),
+        None => refused(
+            text,
+            "BYTES/SECS, 1 to 4294967295 bytes in at most 1000000000 seconds, such as 100/10, or off",
+        ),
     }
 }
 
@@ -250,7 +249,7 @@ mod tests {
             "ä",
         ] {
             let message = size(text).expect_err(text);
-            assert!(message.contains("such as 65536, 64K, 16M or 1G"), "{message}");
+            assert!(message.contains("such as 16777216 or 16M"), "{message}");
         }
         let or_off = size_or_off(1..=usize::MAX);
         assert_eq!(or_off("off"), Ok(OrOff(None)));

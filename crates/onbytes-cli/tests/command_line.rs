@@ -70,16 +70,20 @@ const NO_NUMBERS: [&str; 10] =
 fn impossible_bounds_are_refused_by_flag_with_the_way_out() {
     for (flag, beyond, way_out) in [
         ("--max-handshakes", &["0", "4294967296", "off"][..], "from 1 to 4294967295"),
-        ("--max-queued-bytes", &["0", "4G", "off", "1T"], "64K, 16M or 1G"),
-        ("--max-queued-bytes-total", &["0", "0K", "1.5M"], "16M or 1G, or off"),
-        ("--max-memory", &["0", "1048575", "1023K", "99999999999G"], "1048576 or more"),
+        ("--max-queued-bytes", &["0", "4G", "off", "1T"], "such as 16777216 or 16M"),
+        ("--max-queued-bytes-total", &["0", "0K", "1.5M"], "(K, M, G), or off"),
+        (
+            "--max-memory",
+            &["0", "1048575", "1023K", "99999999999G"],
+            "1048576 to 18446744073709551615",
+        ),
         ("--source-max-connections", &["0", "4294967296", "0.5"], "from 1 to 4294967295, or off"),
         ("--source-accept-rate", &["0", "0.0009", "1000001"], "such as 5 or 0.5, or off"),
         ("--source-accept-burst", &["0", "4294967296", "0.5"], "from 1 to 4294967295"),
         ("--source-ipv4-prefix", &["0", "33", "/24"], "from 1 to 32"),
         ("--source-ipv6-prefix", &["0", "129", "/64"], "from 1 to 128"),
-        ("--send-buffer", &["0", "1073741825", "2G", "off"], "64K, 16M or 1G"),
-        ("--receive-buffer", &["0", "1073741825", "2G", "off"], "64K, 16M or 1G"),
+        ("--send-buffer", &["0", "1073741825", "2G", "off"], "such as 16777216 or 16M"),
+        ("--receive-buffer", &["0", "1073741825", "2G", "off"], "such as 16777216 or 16M"),
     ] {
         all_refused(flag, &NO_NUMBERS, way_out);
         all_refused(flag, beyond, way_out);

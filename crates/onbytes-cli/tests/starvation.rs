@@ -6,7 +6,7 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
-use support::{Peer, Server, count, text, until};
+use support::{Peer, Server, count, onbytes_in_shell, one_line, run, text, until};
 
 /// More than the server has files.
 const CALLERS: usize = 200;
@@ -86,4 +86,16 @@ fn with_queue_callers_beyond_the_files_wait_until_others_leave() {
     assert_eq!(lines_about(&log, "refused"), 0, "{log:?}");
     let stopped = log.iter().find(|line| line.contains(r#""event":"stopped""#)).unwrap();
     assert_eq!(count(stopped, "forced"), 0, "{stopped}");
+}
+
+#[test]
+fn too_few_files_to_start_are_told_in_a_line() {
+    for limit in 5..=9 {
+        for command in [&["serve", "echo", "--listen", "127.0.0.1:0"][..], &["connect", "::1", "9"]]
+        {
+            let output = run(onbytes_in_shell(&format!("ulimit -n {limit}; exec \"$@\""), command));
+            assert_eq!(output.status.code(), Some(1), "{limit}: {output:?}");
+            assert!(one_line(&output).contains("ulimit -n"), "{limit}: {output:?}");
+        }
+    }
 }

@@ -41,7 +41,10 @@ impl<S: Service> Attachment for S {
         /// What the runtime keeps for a task and a socket, and the listener to find them: what an idle
         /// connection was measured to take (BENCHMARKS.md) less the two sizes below.
         const OVERHEAD: usize = 640;
-        size_of_result(live::<S>) + size_of::<Link>() + OVERHEAD
+        /// What the kernel keeps for a socket without its buffers, which a control group pays for as well:
+        /// 1.2 KiB were measured.
+        const KERNEL: usize = 1536;
+        size_of_result(live::<S>) + size_of::<Link>() + OVERHEAD + KERNEL
     }
 }
 

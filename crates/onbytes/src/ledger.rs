@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
     queued: AtomicI64,
     held: AtomicI64,
     most_queued: AtomicI64,
+    /// What may be held at the most.
+    ceiling: AtomicI64,
     /// Relief is called when less is held than this, or this much or more.
     held_marks: (AtomicI64, AtomicI64),
     relief: OnceLock<Weak<dyn Relief>>,
@@ -38,6 +40,7 @@ impl Ledger {
             queued: AtomicI64::new(0),
             held: AtomicI64::new(0),
             most_queued: AtomicI64::new(i64::MAX),
+            ceiling: AtomicI64::new(i64::MAX),
             held_marks: (AtomicI64::new(i64::MIN), AtomicI64::new(i64::MAX)),
             relief: OnceLock::new(),
         }
@@ -103,6 +106,12 @@ impl Ledger {
             || held >= self.held_marks.1.load(Ordering::SeqCst)
     }
 
+    /// Whether so much is held or queued that nobody should add to it before it is less.
+    pub(crate) fn is_beyond_bounds(&self) -> bool {
+        self.has_too_much_queued()
+            || self.held.load(Ordering::SeqCst) >= self.ceiling.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn has_too_much_queued(&self) -> bool {
         self.queued.load(Ordering::SeqCst) > self.most_queued.load(Ordering::SeqCst)
     }
@@ -118,6 +127,10 @@ impl Ledger {
     pub(crate) fn set_most_queued(&self, most: Option<usize>) {
         let most = most.and_then(|most| i64::try_from(most).ok()).unwrap_or(i64::MAX);
         self.most_queued.store(most, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_ceiling(&self, ceiling: u64) {
+        self.ceiling.store(i64::try_from(ceiling).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
 
     /// Calls relief below `low` and from `high` on; `None` is never.

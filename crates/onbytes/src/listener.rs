@@ -306,7 +306,7 @@ impl Listener {
     }
 
     /// Closes one live connection in order, as [`Caller::close`](crate::Caller::close) does; tells
-    /// whether there is one of this name.
+    /// whether there is one of this name, which there is while it closes, too.
     pub fn close_connection(&self, id: ConnectionId) -> bool {
         self.end(id, CloseReason::LocalClose)
     }

@@ -169,8 +169,10 @@ pub(crate) mod bits {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
         let bits = from.deserialize_any(Count)?;
-        // What no address has is refused with the other values that cannot be.
-        Ok(u8::try_from(bits).unwrap_or(u8::MAX))
+        u8::try_from(bits).map_err(|_| {
+            let unexpected = de::Unexpected::Unsigned(bits as u64);
+            de::Error::invalid_value(unexpected, &"so many bits as an address has, 1 to 128")
+        })
     }
 }
 

@@ -22,7 +22,8 @@ const GRACE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StopReport {
-    /// Connections that ended in order, or on their own.
+    /// Connections that ended in order, or on their own: by a reset of the peer, say, or at their write
+    /// timeout.
     pub clean: usize,
     /// Connections that the deadline, or an immediate stop, cut off.
     pub forced: usize,

@@ -1,5 +1,6 @@
 //! What a listener has seen, counted.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Pressure, Run};
@@ -15,7 +16,7 @@ pub(crate) struct Counters {
 }
 
 /// Counts of what a listener has seen since it was made, over all its starts and stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ListenerStats {
     /// Connections accepted.
@@ -65,6 +66,26 @@ impl ListenerStats {
     /// Callers turned away for `cause`.
     pub fn refused_for(&self, cause: Refusal) -> u64 {
         self.refused_for[cause as usize]
+    }
+}
+
+impl fmt::Debug for ListenerStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("ListenerStats");
+        out.field("accepted", &self.accepted).field("refused", &self.refused);
+        out.field("active", &self.active);
+        #[cfg(feature = "_tls")]
+        out.field("handshakes", &self.handshakes);
+        out.field("queued_bytes", &self.queued_bytes).field("memory", &self.memory);
+        out.field("pressure", &self.pressure);
+        // By name, and only those that there were.
+        for cause in Refusal::ALL.into_iter().filter(|cause| self.refused_for(*cause) > 0) {
+            out.field(cause.as_str(), &self.refused_for(cause));
+        }
+        for reason in CloseReason::ALL.into_iter().filter(|reason| self.closed(*reason) > 0) {
+            out.field(reason.as_str(), &self.closed(reason));
+        }
+        out.finish()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What happens when connections hold too much together: a step at a time, and back again.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +24,8 @@ pub enum Pressure {
     #[default]
     None,
     /// From 70 % on: queues have a quarter of their room, so that writers wait and reading stops
-    /// sooner, and are copied out of read buffers that they keep alive.
+    /// sooner, and are copied out of read buffers that they keep alive. It lasts for a second at
+    /// least.
     Shrink,
     /// From 80 % on: connections on which nothing has moved for a second or longer end for reason
     /// `limit`, until 75 % are taken: first those whose peers do not read or do not go on with their
@@ -116,6 +118,8 @@ struct State {
     pressure: Pressure,
     /// Since when nobody is accepted.
     closed_since: Option<Ticks>,
+    /// Since when queues have less room.
+    short_since: Option<Ticks>,
     /// How far peers had moved that are looked at, and since when they have not moved further.
     moved: HashMap<u64, (u64, Ticks)>,
 }
@@ -178,8 +182,7 @@ impl Relief for Run {
         let mut before = None;
         while self.ledger.is_pressed() {
             let now = (self.ledger.queued(), self.ledger.held());
-            // Whoever is at it looks again when it is done; it may be this very thread.
-            let Some(state) = self.overload.try_lock() else { return };
+            let Some(state) = self.turn_to_relieve() else { return };
             if before.replace(now) == Some(now) {
                 // Nothing more can be done now; the watch looks again.
                 return;
@@ -189,7 +192,32 @@ impl Relief for Run {
     }
 }
 
+thread_local! {
+    /// Whether this thread is putting something right: what it ends on the way calls for relief, too.
+    static IS_AT_IT: Cell<bool> = const { Cell::new(false) };
+}
+
 impl Run {
+    /// The turn to put things right; `None` where somebody else is at it, who looks again when it is done.
+    ///
+    /// While bounds are overstepped whoever comes waits for it, for a moment: else the threads that serve
+    /// would add more than the one that relieves can take away.
+    fn turn_to_relieve(&self) -> Option<MutexGuard<'_, State>> {
+        const PATIENCE: u32 = 200;
+        if IS_AT_IT.get() {
+            return None;
+        }
+        for _ in 0..PATIENCE {
+            let state = self.overload.try_lock();
+            if state.is_some() || !self.ledger.is_beyond_bounds() {
+                return state;
+            }
+            // Not for ever: whoever is at it may wait, in some way, for what this thread holds.
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        None
+    }
+
     /// New limits: looks at everything anew.
     pub(super) fn reconsider_pressure(&self) {
         self.put_right(self.overload.state.lock().unwrap_or_else(PoisonError::into_inner));
@@ -217,6 +245,7 @@ impl Run {
 
     /// Brings queues and memory within their bounds, as far as connections can be ended for it now.
     fn put_right(&self, mut state: MutexGuard<'_, State>) {
+        let was_at_it = IS_AT_IT.replace(true);
         let limits = self.settings.get().limits.clone();
         let ceiling = self.overload.ceiling(&limits);
         self.ledger.set_most_queued(limits.max_queued_bytes_total);
@@ -229,6 +258,7 @@ impl Run {
         let memory = self.relieve_memory(&mut state, ceiling, &limits);
         let pressure = state.pressure;
         drop(state);
+        IS_AT_IT.set(was_at_it);
         // Outside the lock: it wakes tasks, and whoever hears of it may ask or change the listener.
         if pressure < Pressure::Shrink && before >= Pressure::Shrink {
             self.registry.each(|link| link.reconsider());
@@ -263,6 +293,14 @@ impl Run {
         let mut census = if is_much { self.take_census(state) } else { Census::default() };
         let before = state.pressure;
         state.pressure = before.next(counted.saturating_sub(census.repeated), ceiling);
+        let now = Ticks::now();
+        if before == Pressure::Shrink && state.pressure == Pressure::None {
+            // Copying queues has made room by itself; it is not taken for calm at once.
+            let since = state.short_since.unwrap_or(now);
+            if now.since(since) < Duration::from_secs(1) {
+                state.pressure = Pressure::Shrink;
+            }
+        }
         self.ledger.set_short(state.pressure >= Pressure::Shrink);
         self.ledger.set_room(room(limits.max_queued_bytes, state.pressure));
         if state.pressure >= Pressure::Shrink && before < Pressure::Shrink {
@@ -271,7 +309,10 @@ impl Run {
             let held = self.ledger.held().saturating_sub(census.repeated);
             state.pressure = state.pressure.next(held, ceiling).max(Pressure::Shrink);
         }
-        let now = Ticks::now();
+        state.short_since = match state.pressure {
+            Pressure::None => None,
+            _ => Some(state.short_since.unwrap_or(now)),
+        };
         state.closed_since = match state.pressure {
             Pressure::StopAccepting => Some(state.closed_since.unwrap_or(now)),
             _ => None,
@@ -364,9 +405,10 @@ impl Run {
         // Not nearer than one hundredth either, or each queue that drains would cost a look.
         let lower = self.ledger.held().saturating_sub(share(ceiling, 1));
         let low = (pressure > Pressure::None).then(|| mark(low).min(lower));
+        self.ledger.set_ceiling(mark(100));
         self.ledger.set_held_marks(low, Some(high));
         let is_watched =
-            pressure >= Pressure::CloseIdle || repeated > 0 || self.ledger.has_too_much_queued();
+            pressure > Pressure::None || repeated > 0 || self.ledger.has_too_much_queued();
         self.overload
             .is_watched
             .send_if_modified(|was| std::mem::replace(was, is_watched) != is_watched);
