@@ -71,7 +71,7 @@ impl Sources {
     ) -> Result<SourcePlace, Excess> {
         let key = self.key(from);
         let now = self.ticks(now);
-        self.shard(key).add(key, now, |source| self.one_more(source, now))?;
+        self.shard(key).add(key, now, |source, now| self.one_more(source, now))?;
         Ok(SourcePlace { sources: Arc::clone(self), key })
     }
 
@@ -79,7 +79,7 @@ impl Sources {
     pub(crate) fn enrol(self: &Arc<Self>, from: IpAddr) -> SourcePlace {
         let key = self.key(from);
         // The time plays no part in it.
-        let Ok(()) = self.shard(key).add(key, 0, |source| Ok::<_, Infallible>(source.full_at));
+        let Ok(()) = self.shard(key).add(key, 0, |source, _| Ok::<_, Infallible>(source.full_at));
         SourcePlace { sources: Arc::clone(self), key }
     }
 
@@ -171,8 +171,6 @@ impl Bucket {
 
     /// When the bucket is full again if one token is taken now, if it has one.
     fn take(&self, full_at: u64, now: u64) -> Option<u64> {
-        // Workers read the clock before they have the lock, so time may go backwards here, a
-        // little. Nothing is gained or lost by it.
         let full_at = full_at.max(now);
         (full_at - now <= self.most).then(|| full_at.saturating_add(self.token))
     }
@@ -212,23 +210,25 @@ impl Shard {
         Self { sources: HashMap::with_hasher(hasher), idle: 0, until_purge: Self::FEW, latest: 0 }
     }
 
-    /// Counts one more connection if `may` says when the source's bucket is full again then.
+    /// Counts one more connection if `may` says when the source's bucket is full again then. Where
+    /// somebody has told a later time than `now` it is that: a source that was forgotten by the later
+    /// one has not become new by the earlier one.
     fn add<E>(
         &mut self,
         key: Key,
         now: u64,
-        may: impl FnOnce(Source) -> Result<u64, E>,
+        may: impl FnOnce(Source, u64) -> Result<u64, E>,
     ) -> Result<(), E> {
         self.latest = self.latest.max(now);
         match self.sources.entry(key) {
             Entry::Occupied(mut entry) => {
                 let source = entry.get_mut();
-                source.full_at = may(*source)?;
+                source.full_at = may(*source, self.latest)?;
                 self.idle -= usize::from(source.is_idle());
                 source.connections += 1;
             }
             Entry::Vacant(entry) => {
-                let full_at = may(Source::default())?;
+                let full_at = may(Source::default(), self.latest)?;
                 entry.insert(Source { full_at, connections: 1 });
             }
         }
