@@ -13,6 +13,7 @@ use crate::Error;
 /// |---|---|
 /// | `peer_closed`, `local_close`, `idle_timeout`, `too_slow`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), then FIN |
 /// | `truncated` | `on_error` once, then orderly |
+/// | `frame_too_long`, `frame_malformed`, `frame_timeout`, `partial_frame` | `on_error` once, which may still write; then orderly |
 /// | `peer_reset`, `io_error`, `tls_error`, `write_timeout` | `on_error` once, nothing is sent any more, reset |
 /// | `local_abort`, `limit`, `stop_forced`, `stopped` | no `on_error`, nothing is sent any more, reset |
 /// | `rejected` | `on_connect` failed: what is queued is sent, then FIN; no callback |
@@ -62,6 +63,14 @@ pub enum CloseReason {
     /// A bound of the whole listener was reached, `limits.max_queued_bytes_total` or
     /// `limits.max_memory`, and this connection was the one to go: [`Close::error`] says which.
     Limit,
+    /// A frame was longer than [`Framing::max_frame`](crate::Framing::max_frame).
+    FrameTooLong,
+    /// What came cannot be a frame.
+    FrameMalformed,
+    /// A frame took longer than [`Framing::timeout`](crate::Framing::timeout) to become complete.
+    FrameTimeout,
+    /// The peer ended its side within a frame.
+    PartialFrame,
 }
 
 /// How the socket is left.
@@ -75,7 +84,7 @@ pub(crate) enum Parting {
 
 impl CloseReason {
     /// Every reason.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::PeerClosed,
         Self::LocalClose,
         Self::IdleTimeout,
@@ -96,6 +105,10 @@ impl CloseReason {
         Self::HandshakeTimeout,
         Self::TooSlow,
         Self::Limit,
+        Self::FrameTooLong,
+        Self::FrameMalformed,
+        Self::FrameTimeout,
+        Self::PartialFrame,
     ];
 
     /// The reason as one word, the same in logs and metrics.
@@ -121,6 +134,10 @@ impl CloseReason {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::TooSlow => "too_slow",
             Self::Limit => "limit",
+            Self::FrameTooLong => "frame_too_long",
+            Self::FrameMalformed => "frame_malformed",
+            Self::FrameTimeout => "frame_timeout",
+            Self::PartialFrame => "partial_frame",
         }
     }
 
@@ -141,7 +158,11 @@ impl CloseReason {
             | Self::Rejected
             | Self::Truncated
             | Self::HandshakeFailed
-            | Self::TooSlow => Parting::Orderly,
+            | Self::TooSlow
+            | Self::FrameTooLong
+            | Self::FrameMalformed
+            | Self::FrameTimeout
+            | Self::PartialFrame => Parting::Orderly,
             Self::PeerReset
             | Self::IoError
             | Self::WriteTimeout
@@ -243,6 +264,10 @@ mod tests {
                     | Truncated
                     | HandshakeFailed
                     | TooSlow
+                    | FrameTooLong
+                    | FrameMalformed
+                    | FrameTimeout
+                    | PartialFrame
             );
             assert_eq!(reason.is_orderly(), orderly, "{reason}");
             // A failed transport is flushed only where just the peer's side of it has ended, and a

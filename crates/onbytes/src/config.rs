@@ -22,7 +22,6 @@ macro_rules! setters {
         }
     };
 }
-#[cfg(feature = "_tls")]
 pub(crate) use setters;
 
 mod client;

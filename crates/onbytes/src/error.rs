@@ -62,6 +62,9 @@ pub enum ErrorKind {
     Truncated,
     /// The peer and we do not come together over TLS, or it does not keep to the protocol.
     Tls,
+    /// The peer: what it sent is no frame of the [`Framing`](crate::Framing). Or your service: what it
+    /// wants to send cannot be one.
+    Frame,
     /// The network or the system: any other failure of the socket.
     Io,
     /// Your service: an error that a callback returned.

@@ -201,6 +201,7 @@ mod connection;
 mod endpoint;
 mod error;
 mod event;
+mod framing;
 mod ledger;
 mod link;
 mod listener;
@@ -235,6 +236,10 @@ pub use config::{
 pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
+pub use framing::{
+    Blocks, Delimiter, Escape, Frame, FrameDecoder, FrameForm, FrameMark, Framing, LengthField,
+    LengthPrefix, LineEnding, Lines, Malformed, OctetCounting, Outside, Oversize, PartialFrame,
+};
 pub use link::{ConnectionInfo, ConnectionState};
 pub use listener::{Listener, ServiceToken};
 pub use prefix::Prefix;
