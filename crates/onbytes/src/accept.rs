@@ -262,6 +262,9 @@ async fn admit(
     crate::bind::inherit(&fd, &run.config.socket)?;
     let socket = Socket::register(fd)?;
     let link = Link::new(next_number(), remote, local, socket, Arc::clone(&run.ledger));
+    if let Some(framing) = &run.framing {
+        link.frame(framing);
+    }
     link.set_weight(service.weight() as u64 + run.weight_of_handshake());
     service.serve(Membership::new(Arc::clone(run), link, entry));
     Ok(())

@@ -35,6 +35,22 @@ pub(crate) fn with_block<T>(read: impl FnOnce(&mut BytesMut) -> T) -> T {
     })
 }
 
+thread_local! {
+    static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives `write` the worker's empty buffer for a frame that is to be sent.
+pub(crate) fn with_frame<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    FRAME.with_borrow_mut(|frame| {
+        if frame.capacity() > BLOCK {
+            // One large frame does not cost the worker memory for ever.
+            *frame = Vec::new();
+        }
+        frame.clear();
+        write(frame)
+    })
+}
+
 /// Whether `data` is a part of a block that was begun lately, and so may be the last that keeps all
 /// of it alive. Where that block has gone, and its place is another's, the answer may be a wrong yes.
 pub(crate) fn is_part_of_a_block(data: &[u8]) -> bool {

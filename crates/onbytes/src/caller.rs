@@ -136,6 +136,12 @@ impl Caller {
         usize::try_from(self.link.queued()).unwrap_or(usize::MAX)
     }
 
+    /// Whether the frame that is being handled, the last one delivered, is whole: with a
+    /// [`Framing`](crate::Framing) whose rules deliver others, too.
+    pub fn frame_mark(&self) -> crate::FrameMark {
+        self.link.frame_mark()
+    }
+
     /// What the connection has done so far.
     pub fn stats(&self) -> ConnectionStats {
         self.link.stats()

@@ -14,12 +14,14 @@ use tokio::time::Instant;
 use crate::caller::next_number;
 use crate::close::{CloseReason, Parting};
 use crate::endpoint::{Endpoint, canonical};
+use crate::framing::Compiled;
 use crate::ledger::Ledger;
-use crate::link::{Ending, LINGER, LINGER_BYTES, Link, State, WriteStep};
+use crate::link::{Ending, LINGER, LINGER_BYTES, Link, Received, State, Wakes, WriteStep};
 use crate::socket::Socket;
-use crate::stream::Input;
 use crate::timer::{Timer, later};
-use crate::{ClientConfiguration, ConnectionId, ConnectionStats, Error, ErrorKind, Result};
+use crate::{
+    ClientConfiguration, ConnectionId, ConnectionStats, Error, ErrorKind, FrameMark, Result,
+};
 
 mod connecting;
 mod io;
@@ -122,6 +124,9 @@ impl Client {
         #[cfg(feature = "_tls")]
         if let Some(connector) = connector {
             connecting::shake_hands(&link, &connector, &endpoint, &config).await?;
+        }
+        if let Some(framing) = &config.framing {
+            link.frame(&Compiled::new(framing)?);
         }
         let connection = Arc::new(Connection {
             link: Arc::new(link),
@@ -228,6 +233,12 @@ impl Client {
         self.link().local
     }
 
+    /// Whether the frame that was read last is whole: with a [`Framing`](crate::Framing) whose rules
+    /// deliver others, too.
+    pub fn frame_mark(&self) -> FrameMark {
+        self.link().frame_mark()
+    }
+
     /// What the connection has done so far.
     pub fn stats(&self) -> ConnectionStats {
         self.link().stats()
@@ -242,6 +253,28 @@ impl Client {
     fn link(&self) -> &Link {
         &self.writer.connection.link
     }
+}
+
+/// Takes what can be given to the reader, or waits for it.
+fn poll_received(
+    state: &mut State,
+    cx: &mut Context<'_>,
+    wakes: &mut Wakes,
+) -> Poll<Option<Received>> {
+    /// So many pieces of frames are taken before others get their turn.
+    const TURN: usize = 32;
+    for _ in 0..TURN {
+        match ready!(state.poll_input(cx, wakes)) {
+            Some(Received::Piece { .. } | Received::Dropped(_)) => {}
+            received => {
+                // The reader may take its time for the next one.
+                state.compact_input();
+                return Poll::Ready(received);
+            }
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 impl ClientReader {
@@ -263,7 +296,12 @@ impl ClientReader {
             if let Poll::Ready(result) = self.poll_chunk(cx) {
                 return Poll::Ready(result);
             }
-            if self.timer.poll_passed(cx, deadline) {
+            let frame = self.connection.link.lock().frame_deadline();
+            let next = [deadline, frame].into_iter().flatten().min();
+            if self.timer.poll_passed(cx, next) {
+                if frame.is_some_and(|frame| next == Some(frame)) {
+                    return Poll::Ready(Err(self.give_up_frame()));
+                }
                 let limit = self.connection.timeout.unwrap_or_default();
                 let message = format!("no data came within {limit:?}");
                 return Poll::Ready(Err(Error::of(ErrorKind::Timeout, message)));
@@ -278,11 +316,16 @@ impl ClientReader {
             return Poll::Ready(Ok(None));
         }
         let Self { connection, watch, .. } = self;
-        let input = connection.link.change(|state, wakes| {
+        let received = connection.link.change(|state, wakes| {
             // What arrived before a failure of the write side can still be read.
-            match state.poll_input(cx, wakes) {
+            match poll_received(state, cx, wakes) {
                 Poll::Ready(None) => Poll::Ready(Err(state.failure())),
-                Poll::Ready(Some(input)) => Poll::Ready(Ok(input)),
+                Poll::Ready(Some(Received::Fault(fault))) => {
+                    let (reason, error) = (fault.reason, fault.into_error());
+                    state.end(reason, Some(error.clone()), wakes);
+                    Poll::Ready(Err(error))
+                }
+                Poll::Ready(Some(received)) => Poll::Ready(Ok(received)),
                 Poll::Pending if state.ending().is_some() => Poll::Ready(Err(state.failure())),
                 Poll::Pending => {
                     state.watch_end(watch, cx);
@@ -292,13 +335,25 @@ impl ClientReader {
         });
         // What was read may ask for an answer (a change of keys).
         connection.see_to_backlog();
-        match ready!(input)? {
-            Input::Chunk(data, _) => Poll::Ready(Ok(Some(data))),
-            Input::End => {
-                self.has_ended = true;
-                Poll::Ready(Ok(None))
-            }
+        if let Received::Data { data, .. } = ready!(received)? {
+            return Poll::Ready(Ok(Some(data)));
         }
+        self.has_ended = true;
+        Poll::Ready(Ok(None))
+    }
+
+    fn give_up_frame(&self) -> Error {
+        self.connection.link.change(|state, wakes| {
+            let Some(fault) = state.give_up_frame() else { return state.failure() };
+            let (reason, error) = (fault.reason, fault.into_error());
+            state.end(reason, Some(error.clone()), wakes);
+            error
+        })
+    }
+
+    /// Whether the frame that was read last is whole: [`Client::frame_mark`].
+    pub fn frame_mark(&self) -> FrameMark {
+        self.connection.link.frame_mark()
     }
 
     async fn discard(&mut self) {

@@ -222,16 +222,19 @@ pub struct Close {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ConnectionStats {
-    /// Bytes that arrived from the peer and were handed to `on_bytes`.
+    /// Bytes that arrived from the peer: those handed to `on_bytes`, and with a framing those around
+    /// them, too.
     pub bytes_received: u64,
     /// Bytes that the kernel took for the peer; it does not say that they arrived.
     pub bytes_sent: u64,
     /// Bytes that were accepted for sending but never reached the kernel.
     pub bytes_unsent: u64,
-    /// Chunks handed to `on_bytes`.
+    /// Chunks, or with a framing frames, handed to `on_bytes`.
     pub chunks_received: u64,
     /// Messages accepted for sending: returned replies and writes.
     pub chunks_sent: u64,
+    /// Frames that were skipped, because they were too long or malformed.
+    pub frames_dropped: u64,
     /// Time since the connection was accepted.
     pub age: Duration,
 }

@@ -60,6 +60,9 @@ pub struct ListenerConfiguration {
     /// How connections are secured. Default: they are not (plain TCP).
     #[cfg(feature = "_tls")]
     pub secure_socket: Option<crate::ListenerSecureSocket>,
+    /// How frames are told apart, so that one call of `on_bytes` is one frame. Default: they are not, and
+    /// a call is a chunk.
+    pub framing: Option<crate::Framing>,
     /// Bounds on what peers can make the listener hold, and on who may come in.
     pub limits: Limits,
     /// Time limits.
@@ -80,6 +83,7 @@ impl Default for ListenerConfiguration {
             allow_half_open: false,
             #[cfg(feature = "_tls")]
             secure_socket: None,
+            framing: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             socket: SocketOptions::default(),
@@ -109,6 +113,9 @@ impl ListenerConfiguration {
         if let Some(secure) = &self.secure_socket {
             secure.check()?;
         }
+        if let Some(framing) = &self.framing {
+            framing.check()?;
+        }
         self.limits.check()?;
         self.timeouts.check()?;
         self.socket.check()?;
@@ -117,6 +124,7 @@ impl ListenerConfiguration {
 }
 
 setters! { ListenerConfiguration {
+    framing: impl Into<Option<crate::Framing>> => framing.into();
     local_host: impl Into<String> => Some(local_host.into());
     allow_half_open: bool => allow_half_open;
     limits: Limits => limits;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::ErrorKind;
 use crate::close::{CloseReason, Parting};
 use crate::event::Event;
+use crate::framing::Fault;
 #[cfg(feature = "_tls")]
 use crate::link::ConnectionState;
 use crate::link::{Ending, LINGER, LINGER_BYTES, State};
@@ -92,6 +93,10 @@ const SHAKING_HANDS: &str = "the TLS handshake";
 enum Next {
     Deliver(Bytes, bool),
     DeliverEnd,
+    /// A frame was skipped.
+    Dropped(Error),
+    /// What the peer sends is no frame.
+    Fault(Fault),
     Drain,
     Over,
 }
@@ -202,6 +207,16 @@ impl Life {
                     }
                     None
                 }
+                Next::Dropped(error) => {
+                    let Membership { run, link, .. } = &self.membership;
+                    let id = crate::ConnectionId::of(link.number);
+                    run.events.emit(&Event::FrameDropped { id, error: &error });
+                    None
+                }
+                Next::Fault(fault) => {
+                    self.end_for_fault(handler, caller, fault).await;
+                    None
+                }
                 Next::Over => return,
             };
             if let Some(error) = failed {
@@ -309,6 +324,7 @@ impl Life {
         membership.refresh();
         let (is_cut, is_forced) = membership.link.change(|state, wakes| {
             state.attach_driver(cx);
+            state.compact_input();
             if state.ending().is_none_or(|ending| ending.cut.is_none()) {
                 if state.poll_flush(cx, wakes).is_ready() {
                     state.poll_broken(cx, wakes);
@@ -351,12 +367,28 @@ impl Life {
     fn settle(&mut self, outcome: Option<Result<Option<Bytes>>>, more: bool) -> Option<Error> {
         match outcome? {
             Ok(Some(reply)) => {
-                self.membership.link.change(|state, wakes| state.reply(reply, more, wakes));
-                None
+                let link = &self.membership.link;
+                link.change(|state, wakes| state.reply(reply, more, wakes)).err()
             }
             Ok(None) => None,
             Err(error) => Some(error),
         }
+    }
+
+    /// Ends the connection because what the peer sends is no frame. The service hears of it first, and may
+    /// still say so to the peer.
+    async fn end_for_fault<C: ConnectionService>(
+        &mut self,
+        handler: &mut C,
+        caller: &Caller,
+        fault: Fault,
+    ) {
+        let (reason, error) = (fault.reason, fault.into_error());
+        self.calling = "on_error";
+        // Boxed, because it is rare: a long-lived connection does not keep room for it.
+        let mut hearing = Box::pin(handler.on_error(error.clone(), caller));
+        let _ = self.callback(hearing.as_mut()).await;
+        self.membership.link.end(reason, Some(error));
     }
 
     /// Gives a callback's error to `on_error`, which decides whether the connection goes on.

@@ -42,9 +42,10 @@ pub enum Event<'a> {
         cause: Refusal,
     },
     /// A connection has ended; its descriptor is closed or about to be. Logged as debug; as warning
-    /// for `service_error`, `rejected` and `limit`; as info for `handshake_failed` and `handshake_timeout`. The
+    /// for `service_error`, `rejected` and `limit`; as info for `handshake_failed`, `handshake_timeout` and what ends
+    /// a connection because of its frames. The
     /// log has the parts of `close` as `reason`, `error`,
-    /// `bytes_received`, `bytes_sent`, `bytes_unsent`, `chunks_received`, `chunks_sent` and `age` (in
+    /// `bytes_received`, `bytes_sent`, `bytes_unsent`, `chunks_received`, `chunks_sent`, `frames_dropped` and `age` (in
     /// seconds).
     #[non_exhaustive]
     Closed {
@@ -54,6 +55,14 @@ pub enum Event<'a> {
         remote_addr: SocketAddr,
         /// Why it ended, and what it did.
         close: &'a Close,
+    },
+    /// A frame was skipped, because it was too long or malformed. Logged as warning.
+    #[non_exhaustive]
+    FrameDropped {
+        /// The connection.
+        id: ConnectionId,
+        /// What is wrong with the frame.
+        error: &'a Error,
     },
     /// A callback panicked; its connection ends. Logged as error.
     #[non_exhaustive]
@@ -166,6 +175,7 @@ impl Event<'_> {
             Self::Accepted { .. } => "accepted",
             Self::Refused { .. } => "refused",
             Self::Closed { .. } => "closed",
+            Self::FrameDropped { .. } => "frame_dropped",
             Self::Panicked { .. } => "panicked",
             Self::CloseOverran { .. } => "close_overran",
             Self::AcceptFailed { .. } => "accept_failed",
@@ -300,6 +310,15 @@ impl Events {
             Event::Closed { id, remote_addr, close } => {
                 self.log_closed(name, *id, *remote_addr, close);
             }
+            Event::FrameDropped { id, error } => {
+                let Some(left_out) = self.admit(Line::FrameDropped) else {
+                    return;
+                };
+                tracing::warn!(
+                    target: "onbytes", event = name, %id, error = %Chain(error), left_out,
+                    "a frame was skipped"
+                );
+            }
             Event::Panicked { id, callback, panic } => {
                 let Some(left_out) = self.admit(Line::Panicked) else {
                     return;
@@ -366,7 +385,7 @@ impl Events {
                     target: "onbytes", event = name, %id, %remote_addr, %reason, error,
                     bytes_received = stats.bytes_received, bytes_sent = stats.bytes_sent,
                     bytes_unsent = stats.bytes_unsent, chunks_received = stats.chunks_received,
-                    chunks_sent = stats.chunks_sent, age = stats.age.as_secs_f64(),
+                    chunks_sent = stats.chunks_sent, frames_dropped = stats.frames_dropped, age = stats.age.as_secs_f64(),
                     left_out = $left_out, "closed"
                 )
             };
@@ -390,6 +409,15 @@ impl Events {
                 };
                 closed!(warn, left_out);
             }
+            crate::CloseReason::FrameTooLong
+            | crate::CloseReason::FrameMalformed
+            | crate::CloseReason::FrameTimeout
+            | crate::CloseReason::PartialFrame => {
+                let Some(left_out) = self.admit(Line::Fault) else {
+                    return;
+                };
+                closed!(info, left_out);
+            }
             _ => closed!(debug, None::<u64>),
         }
     }
@@ -411,12 +439,15 @@ enum Line {
     NotServed,
     Handshake,
     Limit,
+    FrameDropped,
+    /// A connection whose peer sent what is no frame.
+    Fault,
     /// Each cause by itself, so that a flood of one does not hide another.
     Refused(Refusal),
 }
 
 impl Line {
-    const COUNT: usize = 6 + Refusal::ALL.len();
+    const COUNT: usize = 8 + Refusal::ALL.len();
 
     fn index(self) -> usize {
         match self {
@@ -426,7 +457,9 @@ impl Line {
             Self::NotServed => 3,
             Self::Handshake => 4,
             Self::Limit => 5,
-            Self::Refused(cause) => 6 + cause as usize,
+            Self::FrameDropped => 6,
+            Self::Fault => 7,
+            Self::Refused(cause) => 8 + cause as usize,
         }
     }
 }

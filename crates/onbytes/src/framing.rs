@@ -15,6 +15,7 @@ mod text;
 pub(crate) use compiled::Compiled;
 pub(crate) use deframer::{Deframer, Fault, Found};
 pub use deframer::{Frame, FrameDecoder, FrameMark};
+pub(crate) use encode::Wrapping;
 pub use form::{
     Blocks, Delimiter, Escape, FrameForm, LengthField, LengthPrefix, LineEnding, Lines,
     OctetCounting, Outside,

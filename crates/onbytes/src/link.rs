@@ -13,14 +13,16 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::close::{Close, CloseReason, ConnectionStats, Parting};
+use crate::framing::Compiled;
 use crate::ledger::Ledger;
 use crate::outbox::{Load, Outbox};
 use crate::sources::SourcePlace;
 use crate::stream::Stream;
 use crate::timer::Ticks;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, FrameMark, Result};
 
 mod client;
+mod framing;
 mod receiving;
 #[cfg(feature = "_tls")]
 mod secure;
@@ -28,6 +30,8 @@ mod status;
 mod waiting;
 mod writing;
 
+use framing::Framer;
+pub(crate) use receiving::Received;
 pub(crate) use status::Vitals;
 pub use status::{ConnectionInfo, ConnectionState};
 use waiting::{Ticket, Waiting, new_ticket};
@@ -60,9 +64,8 @@ pub(crate) struct State {
     outbox: Outbox,
     /// What is held by this connection and all others of its listener.
     ledger: Arc<Ledger>,
-    /// Its place among the connections of its source, where these are bounded.
-    // Boxed, because there is none unless a bound is set.
-    source: Option<Box<SourcePlace>>,
+    // Boxed, because most connections have none and should not keep room for it.
+    extras: Option<Box<Extras>>,
     doing: ConnectionState,
     /// When something moved last.
     active_at: Ticks,
@@ -85,6 +88,15 @@ pub(crate) struct State {
     driver: Option<Waker>,
     // Boxed, because nearly always nobody waits.
     waiting: Option<Box<Waiting>>,
+}
+
+/// What only some connections have.
+#[derive(Default)]
+struct Extras {
+    /// Its place among the connections of its source, where these are bounded.
+    source: Option<SourcePlace>,
+    /// What makes frames of its bytes.
+    framer: Option<Framer>,
 }
 
 /// Why the connection ends; the first cause stays.
@@ -150,7 +162,7 @@ impl Link {
             stream: Some(stream.into()),
             outbox: Outbox::default(),
             ledger,
-            source: None,
+            extras: None,
             doing: ConnectionState::Connecting,
             active_at: Ticks::now(),
             weight: 0,
@@ -225,6 +237,7 @@ impl Link {
             bytes_unsent: state.counts.bytes_unsent,
             chunks_received: state.counts.chunks_received,
             chunks_sent: state.counts.chunks_sent,
+            frames_dropped: state.frames_dropped(),
             age: self.accepted.elapsed(),
         }
     }
@@ -244,7 +257,10 @@ impl Link {
 
     /// Memory is short: keeps no read buffer alive.
     pub(crate) fn compact(&self) {
-        self.change(|state, _| state.outbox.compact());
+        self.change(|state, _| {
+            state.outbox.compact();
+            state.compact_input();
+        });
     }
 
     /// Limits have changed, or memory is less short: whoever waits looks again.
@@ -255,7 +271,18 @@ impl Link {
         });
     }
 
-    // ---- The place among those of the same source ----
+    // ---- What only some connections have ----
+
+    /// From now on what comes and goes is frames. To be called before anything has come or gone.
+    pub(crate) fn frame(&self, compiled: &Arc<Compiled>) {
+        let framer = Framer::new(Arc::clone(compiled));
+        self.lock().extras.get_or_insert_default().framer = Some(framer);
+    }
+
+    /// Whether the frame that was delivered last was whole.
+    pub(crate) fn frame_mark(&self) -> FrameMark {
+        self.lock().frame_mark()
+    }
 
     /// Counts the connection where it belongs now, given where it has counted. One whose descriptor is
     /// closed counts nowhere.
@@ -265,13 +292,17 @@ impl Link {
     ) {
         let mut state = self.lock();
         if state.stream.is_some() {
-            let before = state.source.take().map(|place| *place);
-            state.source = source(before).map(Box::new);
+            let before = state.extras.as_mut().and_then(|extras| extras.source.take());
+            if let Some(place) = source(before) {
+                state.extras.get_or_insert_default().source = Some(place);
+            }
         }
     }
 
     pub(crate) fn forget_source(&self) {
-        self.lock().source = None;
+        if let Some(extras) = &mut self.lock().extras {
+            extras.source = None;
+        }
     }
 
     // ---- The memory it takes ----
@@ -329,7 +360,10 @@ impl Link {
     /// Accepts `data` if there is room and nobody waits for it; never waits.
     pub(crate) fn try_write(&self, data: Bytes) -> Result<()> {
         self.change(|state, wakes| {
-            let may_enter = state.check_open().map(|()| state.may_enter(data.len()));
+            let may_enter = state
+                .check_open()
+                .and_then(|()| state.check_message(&data))
+                .map(|()| state.may_enter(data.len()));
             if !matches!(may_enter, Ok(true)) {
                 wakes.spent.push(data);
                 may_enter?;
@@ -378,6 +412,7 @@ impl Link {
     pub(crate) fn close_socket(&self, parting: Parting) {
         let stream = self.change(|state, wakes| {
             state.discard_queue();
+            state.discard_frames();
             let stream = state.stream.take();
             state.wake_everybody(wakes);
             stream
@@ -418,7 +453,8 @@ impl State {
     /// What is queued, and the memory that goes with it.
     fn load(&self) -> Load {
         let Load { queued, held } = self.outbox.load();
-        Load { queued, held: held + self.stream.as_ref().map_or(0, Stream::held) }
+        let held_by_stream = self.stream.as_ref().map_or(0, Stream::held);
+        Load { queued, held: held + held_by_stream + self.held_by_frames() }
     }
 
     pub(crate) fn ending(&self) -> Option<&Ending> {
@@ -467,11 +503,15 @@ impl State {
     pub(crate) fn end(&mut self, reason: CloseReason, error: Option<Error>, wakes: &mut Wakes) {
         match &mut self.ending {
             Some(ending) => ending.note(reason),
-            None => self.ending = Some(Ending::of(reason, error)),
+            None => {
+                let (reason, error) = self.first_cause(reason, error);
+                self.ending = Some(Ending::of(reason, error));
+            }
         }
         if self.ending.as_ref().is_some_and(|ending| ending.cut.is_some()) {
-            // Nothing is sent any more, and what is held for it is let go at once.
+            // Nothing is sent or delivered any more, and what is held for it is let go at once.
             self.discard_queue();
+            self.discard_frames();
         }
         wakes.driver.clone_from(&self.driver);
         self.wake_everybody_not_accepted(wakes);

@@ -211,6 +211,18 @@ impl Outbox {
         self.taken
     }
 
+    /// Queues a copy of `data` behind everything else.
+    pub(crate) fn push_copy(&mut self, data: &[u8]) {
+        self.taken += data.len() as u64;
+        if data.is_empty() {
+            return;
+        }
+        let backlog = self.backlog.get_or_insert_default();
+        if !backlog.entries.back_mut().is_some_and(|last| last.admits(data)) {
+            backlog.insert(Entry::copied(data));
+        }
+    }
+
     /// Gives what has left the queue to `spent`.
     pub(crate) fn take_spent(&mut self, spent: &mut Spent) {
         if let Some(backlog) = &mut self.backlog {

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use crate::close::{CloseReason, Parting};
 use crate::event::{Event, Events};
+use crate::framing::Compiled;
 use crate::ledger::{Ledger, Relief};
 use crate::link::Link;
 use crate::sources::SourcePlace;
@@ -44,6 +45,8 @@ pub(crate) struct Run {
     pub(crate) places: Arc<Places>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) overload: Overload,
+    /// Makes frames, where there is a framing.
+    pub(crate) framing: Option<Arc<Compiled>>,
     /// Makes TLS sessions, where connections are secured.
     #[cfg(feature = "_tls")]
     pub(crate) acceptor: Option<Acceptor>,
@@ -69,6 +72,8 @@ impl Run {
             places: Arc::new(Places::new(most_connections(limits))),
             ledger: Arc::new(Ledger::new(limits.max_queued_bytes)),
             overload: Overload::new(),
+            // A framing that cannot be was told of when the listener was made.
+            framing: config.framing.as_ref().and_then(|framing| Compiled::new(framing).ok()),
             #[cfg(feature = "_tls")]
             handshakes: Handshakes::new(most_handshakes(limits)),
             config,

@@ -30,6 +30,9 @@ pub struct ClientConfiguration {
     /// How the connection is secured. Default: it is not (plain TCP).
     #[cfg(feature = "_tls")]
     pub secure_socket: Option<crate::ClientSecureSocket>,
+    /// How frames are told apart, so that `read_bytes` returns one frame and `write_bytes` sends one.
+    /// Default: they are not.
+    pub framing: Option<crate::Framing>,
     /// Options of the socket.
     pub socket: SocketOptions,
 }
@@ -44,6 +47,7 @@ impl Default for ClientConfiguration {
             max_queued_bytes: Limits::QUEUED_BYTES,
             #[cfg(feature = "_tls")]
             secure_socket: None,
+            framing: None,
             socket: SocketOptions::default(),
         }
     }
@@ -74,11 +78,15 @@ impl ClientConfiguration {
         if let Some(secure) = &self.secure_socket {
             secure.check()?;
         }
+        if let Some(framing) = &self.framing {
+            framing.check()?;
+        }
         self.socket.check()
     }
 }
 
 setters! { ClientConfiguration {
+    framing: impl Into<Option<crate::Framing>> => framing.into();
     local_host: impl Into<String> => Some(local_host.into());
     timeout: impl Into<Option<Duration>> => timeout.into();
     write_timeout: impl Into<Option<Duration>> => write_timeout.into();

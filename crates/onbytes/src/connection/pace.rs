@@ -1,15 +1,16 @@
 //! When a connection reads, rests and gives up.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Next;
 use crate::close::CloseReason;
-use crate::link::{ConnectionState, Link, State, Wakes};
+use crate::framing::Fault;
+use crate::link::{ConnectionState, Link, Received, State, Wakes};
 use crate::run::Membership;
-use crate::stream::{Input, Stream};
+use crate::stream::Stream;
 use crate::timer::{Timer, later};
 use crate::{Error, ErrorKind, MinArrival, Timeouts};
 
@@ -38,14 +39,27 @@ enum Draining {
 struct Turn {
     chunks: u32,
     bytes: usize,
+    /// Frames that came with others in one chunk.
+    frames: u32,
 }
 
 impl Turn {
     const CHUNKS: u32 = 32;
     const BYTES: usize = 256 * 1024;
 
+    /// So many, because the replies to frames of one chunk should leave together.
+    const FRAMES: u32 = 1024;
+
+    fn note(&mut self, read: usize) {
+        match read {
+            0 => self.frames += 1,
+            _ => self.chunks += 1,
+        }
+        self.bytes += read;
+    }
+
     fn is_spent(&self) -> bool {
-        self.chunks >= Self::CHUNKS || self.bytes >= Self::BYTES
+        self.chunks >= Self::CHUNKS || self.bytes >= Self::BYTES || self.frames >= Self::FRAMES
     }
 }
 
@@ -122,15 +136,20 @@ impl Pace {
         if state.take_drain_request() {
             return Poll::Ready(Next::Drain);
         }
-        let rests = self.turn.is_spent();
-        if !rests && let Poll::Ready(next) = self.poll_read(state, cx, wakes) {
+        if !self.turn.is_spent()
+            && let Poll::Ready(next) = self.poll_read(state, cx, wakes)
+        {
             return Poll::Ready(next);
         }
+        let rests = self.turn.is_spent();
+        state.compact_input();
         // Nothing is at hand, so what was gathered leaves now.
         if state.poll_flush(cx, wakes).is_ready() && state.end_seen() {
             self.watch_half_open(state, cx, wakes);
         }
-        self.check_deadlines(state, membership, cx, wakes);
+        if let Some(fault) = self.check_deadlines(state, membership, cx, wakes) {
+            return Poll::Ready(Next::Fault(fault));
+        }
         if state.ending().is_some() {
             return Poll::Ready(Next::Over);
         }
@@ -153,46 +172,82 @@ impl Pace {
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
     ) -> Poll<Next> {
-        if state.has_too_much_queued() {
-            let _ = state.poll_flush(cx, wakes);
+        loop {
+            if state.has_too_much_queued() {
+                let _ = state.poll_flush(cx, wakes);
+            }
+            if state.ending().is_some() {
+                return Poll::Ready(Next::Over);
+            }
+            let received = ready!(self.poll_received(state, cx, wakes));
+            if let Some(next) = self.next_of(received) {
+                return Poll::Ready(next);
+            }
+            if self.turn.is_spent() {
+                return Poll::Pending;
+            }
         }
-        if state.ending().is_some() {
-            return Poll::Ready(Next::Over);
-        }
-        // A peer that does not take its replies is not asked for more work.
-        let may_read = !state.end_seen() && !state.has_too_much_queued();
-        let input = match self.drain {
-            None if may_read => match state.poll_input(cx, wakes) {
-                Poll::Ready(input) => input,
-                Poll::Pending => return Poll::Pending,
-            },
-            Some(Draining::Left(_)) if may_read => self.input_while_draining(state, wakes),
-            Some(_) if state.end_seen() || may_read => {
-                state.end(CloseReason::Drained, None, wakes);
+    }
+
+    /// What was received, as what is to be done; nothing where it is not enough for anything.
+    fn next_of(&mut self, received: Option<Received>) -> Option<Next> {
+        match received {
+            Some(Received::Data { data, more, read }) => {
+                self.turn.note(read);
+                self.idle = None;
+                Some(Next::Deliver(data, more))
+            }
+            Some(Received::Piece { read }) => {
+                self.turn.note(read);
+                self.idle = None;
                 None
             }
-            _ => return Poll::Pending,
-        };
-        match input {
-            Some(Input::Chunk(data, more)) => {
-                self.turn.chunks += 1;
-                self.turn.bytes += data.len();
+            Some(Received::Dropped(error)) => {
+                self.turn.note(0);
                 self.idle = None;
-                Poll::Ready(Next::Deliver(data, more))
+                Some(Next::Dropped(error))
             }
-            Some(Input::End) => Poll::Ready(Next::DeliverEnd),
+            Some(Received::Fault(fault)) => Some(Next::Fault(fault)),
+            Some(Received::End) => Some(Next::DeliverEnd),
             // A failed read, or the end of draining, has set the ending.
-            None => Poll::Ready(Next::Over),
+            None => Some(Next::Over),
+        }
+    }
+
+    fn poll_received(
+        &mut self,
+        state: &mut State,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) -> Poll<Option<Received>> {
+        // A peer that does not take its replies is not asked for more work.
+        let may_read = !state.end_seen() && !state.has_too_much_queued();
+        match self.drain {
+            None if may_read => state.poll_input(cx, wakes),
+            Some(Draining::Left(_)) if may_read => {
+                Poll::Ready(self.input_while_draining(state, wakes))
+            }
+            Some(_) if state.end_seen() || may_read => {
+                state.end(CloseReason::Drained, None, wakes);
+                Poll::Ready(None)
+            }
+            _ => Poll::Pending,
         }
     }
 
     /// The next of what had arrived when draining began, and what else came with it.
-    fn input_while_draining(&mut self, state: &mut State, wakes: &mut Wakes) -> Option<Input> {
+    fn input_while_draining(&mut self, state: &mut State, wakes: &mut Wakes) -> Option<Received> {
         let input = state.input_now(wakes);
-        self.drain = match (&self.drain, &input) {
-            // One more look behind the last byte, because the peer's end may be there.
-            (Some(Draining::Left(left)), Some(Input::Chunk(data, _))) if *left > 0 => {
-                Some(Draining::Left(left.saturating_sub(data.len())))
+        let read = match &input {
+            Some(Received::Data { read, .. } | Received::Piece { read }) => Some(*read),
+            Some(Received::Dropped(_)) => Some(0),
+            _ => None,
+        };
+        self.drain = match (&self.drain, read) {
+            // One more look behind the last byte, because the peer's end may be there. What takes
+            // nothing from the peer came before.
+            (Some(Draining::Left(left)), Some(read)) if *left > 0 || read == 0 => {
+                Some(Draining::Left(left.saturating_sub(read)))
             }
             _ => Some(Draining::Done),
         };
@@ -217,15 +272,16 @@ impl Pace {
         membership: &Membership,
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
-    ) {
+    ) -> Option<Fault> {
         let timeouts = &membership.current.timeouts;
+        let frame = state.frame_deadline();
         let stall = self.stall_deadline(state, timeouts);
         let idle = self.idle_deadline(state, timeouts);
         let arrival = self.arrival_deadline(state, timeouts);
         let lifetime = lifetime_ends(membership);
-        let next = [stall, idle, arrival, lifetime].into_iter().flatten().min();
+        let next = [stall, idle, arrival, lifetime, frame].into_iter().flatten().min();
         if !self.timer.poll_passed(cx, next) {
-            return;
+            return None;
         }
         let now = Instant::now();
         let has_passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
@@ -235,12 +291,15 @@ impl Pace {
             state.end(CloseReason::MaxLifetime, None, wakes);
         } else if has_passed(arrival) {
             state.end(CloseReason::TooSlow, None, wakes);
+        } else if has_passed(frame) {
+            return state.give_up_frame();
         } else if has_passed(idle) && !self.download_moves(state, now) {
             state.end(CloseReason::IdleTimeout, None, wakes);
         } else {
             // Not the end yet: look again, with the new deadline armed.
             cx.waker().wake_by_ref();
         }
+        None
     }
 
     /// While a callback waits: the deadlines that do not depend on what the peer sends.

@@ -114,8 +114,10 @@ pub(crate) struct Deframer {
     waiting_since: Option<Instant>,
     /// Bytes since the last frame that belong to none.
     outside: u64,
-    /// Nothing more can be told of the stream.
-    has_failed: bool,
+    /// Why nothing more is delivered: what came was no frame.
+    failure: Option<Fault>,
+    /// Nothing more is delivered.
+    is_over: bool,
     pub(crate) mark: FrameMark,
 }
 
@@ -131,7 +133,8 @@ impl Deframer {
             is_under_way: false,
             waiting_since: None,
             outside: 0,
-            has_failed: false,
+            failure: None,
+            is_over: false,
             mark: FrameMark::Whole,
         }
     }
@@ -143,8 +146,10 @@ impl Deframer {
     /// Takes what has come. What came before was looked at, down to nothing.
     pub(crate) fn feed(&mut self, chunk: Bytes) {
         debug_assert!(self.rest.is_empty(), "a chunk is taken when the last one is used up");
-        self.rest = chunk;
-        self.rest_is_shared = true;
+        if !self.is_over {
+            self.rest = chunk;
+            self.rest_is_shared = true;
+        }
     }
 
     /// Whether there is something that was not looked at yet.
@@ -169,12 +174,17 @@ impl Deframer {
     pub(crate) fn discard(&mut self) {
         self.rest = Bytes::new();
         self.content.clear();
-        self.has_failed = true;
+        self.is_over = true;
+    }
+
+    /// What ended the frames before the stream did.
+    pub(crate) fn failure(&self) -> Option<&Fault> {
+        self.failure.as_ref()
     }
 
     /// When the frame under way has to be complete, if the peer is waited for from now on.
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
-        if !self.is_under_way || self.has_failed {
+        if !self.is_under_way || self.is_over {
             return None;
         }
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
@@ -186,19 +196,19 @@ impl Deframer {
         self.waiting_since = None;
     }
 
-    /// What is to be told where that deadline has passed.
-    pub(crate) fn late(&self) -> Fault {
+    /// Gives up the frame under way, because that deadline has passed.
+    pub(crate) fn give_up(&mut self) -> Fault {
         let limit = self.compiled.framing.timeout.unwrap_or_default();
         let have = self.content.len;
         let message =
             format!("a frame, of which {have} bytes have come, was not complete in {limit:?}");
-        Fault::of(CloseReason::FrameTimeout, message)
+        self.fail(Fault::of(CloseReason::FrameTimeout, message))
     }
 
     /// The next frame in what has come; `None` if more has to come.
     pub(crate) fn next(&mut self) -> Result<Option<Found>, Fault> {
         let mut is_stuck = false;
-        while !self.rest.is_empty() && !self.has_failed {
+        while !self.rest.is_empty() {
             match self.scanner.step(&self.compiled.form, &self.rest, &mut self.content) {
                 Ok(step) => {
                     is_stuck = false;
@@ -320,12 +330,13 @@ impl Deframer {
 
     fn fail(&mut self, fault: Fault) -> Fault {
         self.discard();
+        self.failure = Some(fault.clone());
         fault
     }
 
     /// The stream has ended: what is left of it.
     pub(crate) fn end(&mut self) -> Result<Option<Found>, Fault> {
-        if !std::mem::take(&mut self.is_under_way) || self.has_failed {
+        if !std::mem::take(&mut self.is_under_way) || self.is_over {
             return Ok(None);
         }
         self.scanner.give_back(&self.compiled.form, &mut self.content);

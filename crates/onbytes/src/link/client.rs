@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{State, Wakes, WriteStep};
 use crate::close::CloseReason;
 use crate::stream::Stream;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 impl State {
     /// Why nothing can be read: the failure, or that the connection is closed.
@@ -141,6 +141,10 @@ impl State {
         wakes: &mut Wakes,
     ) -> Poll<Result<usize>> {
         self.check_open()?;
+        if self.is_framed() {
+            let message = "a client with a framing sends frames, not a stream of bytes";
+            return Poll::Ready(Err(Error::of(ErrorKind::State, message)));
+        }
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }

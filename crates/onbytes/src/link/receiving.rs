@@ -4,8 +4,32 @@ use std::task::{Context, Poll, ready};
 
 use super::{State, Wakes};
 use crate::close::CloseReason;
+use bytes::Bytes;
+
+use crate::framing::Fault;
 use crate::stream::{Input, Stream};
 use crate::{Error, ErrorKind};
+
+/// What comes next from the peer.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A chunk, or a frame where there is a framing.
+    Data {
+        data: Bytes,
+        /// Whether more is likely to be at hand.
+        more: bool,
+        /// How many bytes were read from the peer for it now.
+        read: usize,
+    },
+    /// Bytes that complete no frame.
+    Piece { read: usize },
+    /// A frame was skipped.
+    Dropped(Error),
+    /// What the peer sends is no frame, and nothing more is delivered.
+    Fault(Fault),
+    /// The peer will send no more.
+    End,
+}
 
 impl State {
     /// Takes the next input, or waits for it. A failure becomes the connection's ending.
@@ -13,7 +37,10 @@ impl State {
         &mut self,
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
-    ) -> Poll<Option<Input>> {
+    ) -> Poll<Option<Received>> {
+        if let Some(received) = self.next_frame() {
+            return Poll::Ready(Some(received));
+        }
         let Some(stream) = &mut self.stream else {
             return Poll::Ready(None);
         };
@@ -22,7 +49,10 @@ impl State {
     }
 
     /// Takes the next input if there is any now.
-    pub(crate) fn input_now(&mut self, wakes: &mut Wakes) -> Option<Input> {
+    pub(crate) fn input_now(&mut self, wakes: &mut Wakes) -> Option<Received> {
+        if let Some(received) = self.next_frame() {
+            return Some(received);
+        }
         let result = self.stream.as_mut()?.input_now();
         self.received(result, wakes)
     }
@@ -31,24 +61,19 @@ impl State {
         &mut self,
         result: std::io::Result<Option<Input>>,
         wakes: &mut Wakes,
-    ) -> Option<Input> {
+    ) -> Option<Received> {
         match result {
             // The kernel tells of a failure once; after that the stream seems to end well.
             Ok(Some(Input::End)) if self.broken => {
                 self.fail(Error::of(ErrorKind::Reset, "the peer reset the connection"), wakes);
                 None
             }
-            Ok(input) => {
-                match &input {
-                    Some(Input::Chunk(data, _)) => {
-                        self.counts.bytes_received += data.len() as u64;
-                        self.counts.chunks_received += 1;
-                    }
-                    Some(Input::End) => self.end_seen = true,
-                    None => {}
-                }
-                input
+            Ok(Some(Input::Chunk(data, more))) => {
+                self.counts.bytes_received += data.len() as u64;
+                Some(self.deliver(data, more))
             }
+            Ok(Some(Input::End)) => Some(self.frames_end()),
+            Ok(None) => None,
             Err(error) => {
                 let error = Error::transport("reading", error);
                 if error.kind() == ErrorKind::Truncated {

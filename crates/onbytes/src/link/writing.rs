@@ -18,7 +18,7 @@ impl State {
     ) -> Poll<Result<()>> {
         match std::mem::replace(step, WriteStep::Done) {
             WriteStep::New(data) => {
-                if let Err(error) = self.check_open() {
+                if let Err(error) = self.check_open().and_then(|()| self.check_message(&data)) {
                     wakes.spent.push(data);
                     return Poll::Ready(Err(error));
                 }
@@ -105,6 +105,10 @@ impl State {
     /// Accepts a message: what the kernel takes now goes there, the rest is queued for the
     /// connection's task. Returns the mark that tells when all of it is sent.
     pub(super) fn accept(&mut self, mut data: Bytes, wakes: &mut Wakes) -> u64 {
+        if self.is_framed() {
+            self.accept_frame(data, false, wakes);
+            return self.outbox.sent() + self.outbox.queued();
+        }
         self.counts.chunks_sent += 1;
         let sent = self.send_directly(&data, wakes);
         bytes::Buf::advance(&mut data, sent);
@@ -144,18 +148,33 @@ impl State {
 
     /// Accepts a callback's reply. It always enters; with more received data at hand a small one
     /// waits for its like, so that many leave in one call.
-    pub(crate) fn reply(&mut self, data: Bytes, more_at_hand: bool, wakes: &mut Wakes) {
+    pub(crate) fn reply(
+        &mut self,
+        data: Bytes,
+        more_at_hand: bool,
+        wakes: &mut Wakes,
+    ) -> Result<()> {
         let may_be_sent = self.ending.as_ref().is_none_or(|ending| ending.cut.is_none());
-        if data.is_empty() || !may_be_sent || self.broken {
+        // An empty frame is a frame.
+        let is_nothing = data.is_empty() && !self.is_framed();
+        if is_nothing || !may_be_sent || self.broken {
             wakes.spent.push(data);
-            return;
+            return Ok(());
         }
-        if more_at_hand && data.len() <= GATHER {
+        if let Err(error) = self.check_message(&data) {
+            wakes.spent.push(data);
+            return Err(error);
+        }
+        let gathers = more_at_hand && data.len() <= GATHER;
+        if self.is_framed() {
+            self.accept_frame(data, gathers, wakes);
+        } else if gathers {
             self.counts.chunks_sent += 1;
             self.enqueue(data, wakes);
         } else {
             self.accept(data, wakes);
         }
+        Ok(())
     }
 
     // ---- The line for room ----
