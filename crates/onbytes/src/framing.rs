@@ -100,7 +100,8 @@ pub enum PartialFrame {
     /// reason `partial_frame`.
     #[default]
     Report,
-    /// It is delivered, marked as [`FrameMark::Partial`], and then the end as always.
+    /// It is delivered, marked as [`FrameMark::Partial`], and then the end as always; the reason is
+    /// `partial_frame` all the same.
     Deliver,
 }
 

@@ -521,6 +521,8 @@ impl State {
     pub(crate) fn end_with_peer(&mut self, wakes: &mut Wakes) {
         if self.broken {
             self.fail(Error::of(ErrorKind::Reset, "the peer reset the connection"), wakes);
+        } else if self.frame_mark() == FrameMark::Partial {
+            self.end(CloseReason::PartialFrame, None, wakes);
         } else {
             self.end(CloseReason::PeerClosed, None, wakes);
         }

@@ -1,4 +1,4 @@
-//! What an echoed chunk costs in the steady state: no allocation, and two system calls besides the
+//! What an echoed chunk, or frame, costs in the steady state: no allocation, and two system calls besides the
 //! poll. Counted, not timed.
 //!
 //! The server runs on a thread of its own, and only what that thread does counts.
@@ -13,7 +13,8 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use onbytes::{
-    Bytes, Caller, ConnectionService, Listener, ListenerConfiguration, Result, Service, Timeouts,
+    Bytes, Caller, ConnectionService, Framing, Listener, ListenerConfiguration, Result, Service,
+    Timeouts,
 };
 
 /// Counts the allocations of threads that ask for it.
@@ -109,10 +110,13 @@ fn connect(address: SocketAddr) -> TcpStream {
 }
 
 fn echo(stream: &mut (impl Read + Write), size: usize, rounds: usize) {
-    let message = vec![7; size];
-    let mut got = vec![0; size];
+    echo_message(stream, &vec![7; size], rounds);
+}
+
+fn echo_message(stream: &mut (impl Read + Write), message: &[u8], rounds: usize) {
+    let mut got = vec![0; message.len()];
     for _ in 0..rounds {
-        stream.write_all(&message).unwrap();
+        stream.write_all(message).unwrap();
         stream.flush().unwrap();
         stream.read_exact(&mut got).unwrap();
         assert_eq!(got, message);
@@ -216,6 +220,50 @@ fn an_echoed_chunk_allocates_nothing() {
     }
 }
 
+#[test]
+fn an_echoed_frame_allocates_nothing() {
+    let _counts = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    for text in [
+        "lines",
+        "delim:0d0a",
+        "mllp",
+        "len:u32be",
+        "len:varint",
+        "netstring",
+        "syslog",
+        "block:1002:1003,escape=10",
+        "cobs",
+        "slip",
+        "fixed:64",
+    ] {
+        let framing: Framing = text.parse().unwrap();
+        let frame = framing.encode(&[7; 64]).unwrap();
+        for answer in [Answer::Returned, Answer::Written] {
+            let config = ListenerConfiguration::new().framing(framing.clone());
+            let mut stream = connect(serve(answer, config));
+            echo_message(&mut stream, &frame, 100);
+            let before = ALLOCATIONS.load(Ordering::SeqCst);
+            echo_message(&mut stream, &frame, 2_000);
+            let count = ALLOCATIONS.load(Ordering::SeqCst) - before;
+            assert_eq!(count, 0, "{text}: {count} allocations in 2000 echoes");
+        }
+    }
+}
+
+/// Those that gather the replies remain: the queue, and its blocks.
+#[test]
+fn many_frames_in_one_read_allocate_for_their_replies_together() {
+    let _counts = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let config = ListenerConfiguration::new().framing(Framing::lines());
+    let mut stream = connect(serve(Answer::Returned, config));
+    let batch = b"a line of text\n".repeat(100);
+    echo_message(&mut stream, &batch, 100);
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    echo_message(&mut stream, &batch, 1_000);
+    let count = ALLOCATIONS.load(Ordering::SeqCst) - before;
+    assert!(count <= 6 * 1_000, "{count} allocations for 1000 batches of 100 frames");
+}
+
 /// Set in the process that the test starts under strace.
 const ROUNDS: &str = "ONBYTES_TEST_ROUNDS";
 
@@ -226,6 +274,16 @@ fn traced_process() {
     let Ok(rounds) = std::env::var(ROUNDS) else { return };
     let address = serve(Answer::Returned, ListenerConfiguration::new());
     echo(&mut connect(address), 64, rounds.parse().unwrap());
+}
+
+/// The same, of many frames at once.
+#[test]
+fn traced_process_of_frames() {
+    let Ok(rounds) = std::env::var(ROUNDS) else { return };
+    let config = ListenerConfiguration::new().framing(Framing::lines());
+    let batch = b"a line of text\n".repeat(100);
+    let address = serve(Answer::Returned, config);
+    echo_message(&mut connect(address), &batch, rounds.parse().unwrap());
 }
 
 /// The same over TLS.
@@ -272,6 +330,11 @@ fn system_calls(process: &str, rounds: usize) -> std::collections::BTreeMap<Stri
 #[test]
 fn an_echoed_chunk_costs_two_system_calls_besides_the_poll() {
     count_system_calls("traced_process");
+}
+
+#[test]
+fn a_hundred_frames_in_one_read_cost_one_read_and_one_write() {
+    count_system_calls("traced_process_of_frames");
 }
 
 #[cfg(any(feature = "tls", feature = "tls-ring"))]

@@ -17,6 +17,7 @@ pub(crate) struct Compiled {
 
 /// A form, made ready.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for a whole listener")]
 pub(super) enum Form {
     Lines {
         ending: LineEnding,

@@ -233,7 +233,7 @@ fn write_length(field: LengthField, length: u64, place: &mut [u8]) {
         LengthField::Bcd(_) => {
             let mut left = length;
             for byte in place.iter_mut().rev() {
-                *byte = ((left / 10 % 10) << 4 | left % 10) as u8;
+                *byte = (((left / 10 % 10) << 4) | (left % 10)) as u8;
                 left /= 100;
             }
         }
