@@ -1,5 +1,6 @@
 //! The life of a connection over a simulated socket and a paused clock: every schedule of peer,
-//! service and other tasks that the generator thinks of, without a network; in the clear and over TLS.
+//! service and other tasks that the generator thinks of, without a network; in the clear, in frames and
+//! over TLS.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::close::CloseReason;
 use crate::link::Link;
 use crate::run::{Entry, Run};
 use crate::simulation::{self, End, Peer};
-use crate::{ListenerConfiguration, MinArrival, StopReport, Timeouts};
+use crate::{Framing, ListenerConfiguration, MinArrival, StopReport, Timeouts};
 
 /// Something that happens to a connection from outside.
 #[derive(Debug, Clone)]
@@ -84,6 +85,7 @@ struct Observed {
 struct Answering {
     observed: Observed,
     slow: bool,
+    is_framed: bool,
 }
 
 impl Observed {
@@ -98,6 +100,9 @@ impl ConnectionService for Answering {
             tokio::time::sleep(Duration::from_millis(data.len() as u64 % 7)).await;
         }
         self.observed.note(|journal| journal.callbacks_after_close += journal.closes.len());
+        if self.is_framed {
+            assert_eq!(messages(&data), [PEER], "one call is one frame");
+        }
         Ok(Some(message(u32::MAX, data.len())))
     }
 
@@ -106,13 +111,14 @@ impl ConnectionService for Answering {
     }
 }
 
-struct Answers(Observed, bool);
+/// What it saw, whether it is slow, and whether it gets frames.
+struct Answers(Observed, bool, bool);
 
 impl Service for Answers {
     type Connection = Answering;
 
     async fn on_connect(&self, _: &Caller) -> Result<Answering> {
-        Ok(Answering { observed: self.0.clone(), slow: self.1 })
+        Ok(Answering { observed: self.0.clone(), slow: self.1, is_framed: self.2 })
     }
 }
 
@@ -152,6 +158,37 @@ trait Speaker {
 }
 
 struct InTheClear;
+
+/// The name of all messages of a peer that speaks in frames.
+const PEER: u32 = 77;
+
+/// Speaks in frames, of which the end of one leaves with the next.
+#[derive(Default)]
+struct InFrames {
+    held: Vec<u8>,
+}
+
+impl Speaker for InFrames {
+    async fn begin(&mut self, _: &Peer, _: usize) {}
+
+    fn say(&mut self, peer: &Peer, data: &[u8]) {
+        self.held.extend_from_slice(&message(PEER, data.len()));
+        let rest = self.held.split_off(self.held.len() - data.len() % 5);
+        peer.send(&std::mem::replace(&mut self.held, rest));
+    }
+
+    fn finish(&mut self, peer: &Peer) {
+        // Sometimes the last frame is left half.
+        if self.held.len() != 3 {
+            peer.send(&std::mem::take(&mut self.held));
+        }
+        peer.finish();
+    }
+
+    fn understood(&mut self, peer: &Peer) -> Vec<u8> {
+        peer.received()
+    }
+}
 
 impl Speaker for InTheClear {
     async fn begin(&mut self, _: &Peer, _: usize) {}
@@ -278,13 +315,17 @@ async fn play(run: Arc<Run>, mut speaker: impl Speaker, schedule: Schedule) -> O
     let (socket, peer) = simulation::connection(usize::MAX / 2);
     let address = "127.0.0.1:1".parse().unwrap();
     let link = Link::new(1, address, address, socket, Arc::clone(&run.ledger));
+    if let Some(framing) = &run.framing {
+        link.frame(framing);
+    }
     let place = run.places.try_take().unwrap();
     link.set_weight(run.weight_of_handshake());
     let entry = Entry { place, source: None, current: run.settings.get() };
     let membership = Membership::new(Arc::clone(&run), link, entry);
     let link = Arc::clone(&membership.link);
     let seen = Observed { journal: Arc::default() };
-    let life = tokio::spawn(live(Arc::new(Answers(seen.clone(), slow)), Life::new(membership)));
+    let answers = Answers(seen.clone(), slow, run.framing.is_some());
+    let life = tokio::spawn(live(Arc::new(answers), Life::new(membership)));
     speaker.begin(&peer, cut).await;
     peer.narrow_to(room);
     for (name, step) in steps.into_iter().enumerate() {
@@ -359,6 +400,15 @@ proptest! {
     #[test]
     fn every_schedule_keeps_the_promises(schedule in schedule()) {
         let outcome = paused().block_on(play(run_in_the_clear(), InTheClear, schedule));
+        check(&outcome, false)?;
+    }
+
+    #[test]
+    fn every_schedule_keeps_the_promises_in_frames(schedule in schedule()) {
+        // The frames of this form are the messages themselves.
+        let framing = "len:u32be,offset=4,strip=0,timeout=20".parse::<Framing>().unwrap();
+        let run = Run::new(configuration().framing(framing), Arc::default(), Arc::default());
+        let outcome = paused().block_on(play(run.shared(), InFrames::default(), schedule));
         check(&outcome, false)?;
     }
 }
