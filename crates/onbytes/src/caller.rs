@@ -70,8 +70,8 @@ impl Caller {
 
     /// Sends `data` to the peer, waiting while the peer does not read.
     ///
-    /// `Ok` means that the kernel has taken every byte; it does not mean received. Messages go out
-    /// whole, in the order in which their futures were first polled, and may be written by any
+    /// With a [`Framing`](crate::Framing) it is sent as one frame. `Ok` means that the kernel has taken every
+    /// byte; it does not mean received. Messages go out whole, in the order in which their futures were first polled, and may be written by any
     /// number of tasks. The write queue has room for 64 KiB; a writer beyond that waits for room,
     /// and a single larger message enters when the queue is empty. The line is kept in order, so a
     /// future that waits for room has to be polled on or dropped: those behind it wait for it.
@@ -79,7 +79,7 @@ impl Caller {
     /// # Errors
     ///
     /// `Closed` at once when the connection is closed or closing; the failure of the transport when
-    /// this write ran into it.
+    /// this write ran into it; `Frame` where `data` cannot be one frame.
     ///
     /// # Cancel safety
     ///
@@ -96,7 +96,8 @@ impl Caller {
     /// # Errors
     ///
     /// `Full` when the queue has no room for it, or others wait for room; `Closed` when the
-    /// connection is closed or closing; the failure of the transport when this write ran into it.
+    /// connection is closed or closing; the failure of the transport when this write ran into it; `Frame`
+    /// where `data` cannot be one frame.
     pub fn try_write_bytes(&self, data: impl Into<Bytes>) -> Result<()> {
         self.link.try_write(data.into())
     }

@@ -147,11 +147,13 @@ impl Client {
     }
 
     /// Waits for bytes and returns what has arrived, at least one; `None` when the server has ended
-    /// its side (FIN) and everything before it was read.
+    /// its side (FIN) and everything before it was read. With a [`Framing`](crate::Framing) it returns one
+    /// whole frame, which may be empty.
     ///
     /// # Errors
     ///
-    /// `Timeout` where nothing came within `timeout` (300 s); the connection stays usable. The
+    /// `Timeout` where nothing came within `timeout` (300 s); the connection stays usable. `Frame` where what
+    /// came is no frame, which ends the connection. The
     /// failure of the connection where it failed; `Closed` after it.
     ///
     /// # Cancel safety
@@ -163,11 +165,12 @@ impl Client {
 
     /// Sends `data` to the server, waiting while it does not read.
     ///
-    /// `Ok` means that the kernel has taken every byte; it does not mean received.
+    /// `Ok` means that the kernel has taken every byte; it does not mean received. With a
+    /// [`Framing`](crate::Framing) it is sent as one frame.
     ///
     /// # Errors
     ///
-    /// The failure of the connection, among them `Timeout` where the kernel took no byte for
+    /// `Frame` where `data` cannot be one frame. The failure of the connection, among them `Timeout` where the kernel took no byte for
     /// `write_timeout` (300 s), which ends the connection; `Closed` after it, and after
     /// [`finish`](Self::finish).
     ///

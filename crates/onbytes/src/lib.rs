@@ -96,6 +96,7 @@
 //! |---|---|
 //! | `peer_closed`, `local_close`, `idle_timeout`, `too_slow`, `max_lifetime`, `service_error`, `panicked`, `drained` | orderly: what is queued is sent (bounded by the write timeout), close_notify where it is TLS, FIN |
 //! | `truncated` | a TLS peer's FIN without close_notify: `on_error` once, then orderly |
+//! | `frame_too_long`, `frame_malformed`, `frame_timeout`, `partial_frame` | with a framing: `on_error` once, which may still write, then orderly |
 //! | `peer_reset`, `io_error`, `tls_error`, `write_timeout` | `on_error` once, nothing more is sent, reset |
 //! | `local_abort`, `limit` (a bound of the whole listener), `stop_forced` (deadline), `stopped` (immediate stop) | no `on_error`, nothing more is sent, reset |
 //! | `rejected` | `on_connect` failed: what is queued is sent, FIN; no callback; logged and counted |
@@ -119,6 +120,12 @@
 //! * No byte taken by the kernel for `timeouts.write` (30 s) while some are queued ends the
 //!   connection with `write_timeout`. While more than 64 KiB are queued, nothing is read from the
 //!   peer.
+//!
+//! # Framing
+//!
+//! Chunk borders mean nothing. One field more makes messages of them: `framing`, for lines, delimiters,
+//! blocks, lengths and the protocols that are made of these. Then a call of `on_bytes` is one frame, and what
+//! it returns is sent as one. The [page on framing](_guide::framing) leads from a protocol to its setting.
 //!
 //! # Bounds
 //!
@@ -184,7 +191,7 @@
 //!
 //! # What it is not
 //!
-//! It has no framing yet; it does not speak UDP; and it runs on Unix only, on Tokio.
+//! It does not speak UDP, and it runs on Unix only, on Tokio.
 
 #[cfg(not(unix))]
 compile_error!("onbytes needs a Unix: it works on descriptors and their readiness");
@@ -271,6 +278,12 @@ pub mod _guide {
 
     #[doc = include_str!("../docs/bounds.md")]
     pub mod bounds {
+        #[allow(unused_imports)]
+        use crate::*;
+    }
+
+    #[doc = include_str!("../docs/framing.md")]
+    pub mod framing {
         #[allow(unused_imports)]
         use crate::*;
     }

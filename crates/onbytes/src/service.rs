@@ -39,8 +39,9 @@ pub trait Service: Send + Sync + 'static {
 pub trait ConnectionService: Send + 'static {
     /// Runs when bytes have arrived; the bytes returned are sent back, in order.
     ///
-    /// `data` is a *chunk*: TCP has no messages, so chunk borders mean nothing. While this runs
-    /// nothing more is read from the peer. `data` is a slice of a read buffer that many connections
+    /// `data` is a *chunk*: TCP has no messages, so chunk borders mean nothing. With a
+    /// [`Framing`](crate::Framing) it is one whole frame, and what is returned is sent as one. While this
+    /// runs nothing more is read from the peer. `data` is a slice of a read buffer that many connections
     /// share: copy what you keep for long (`Bytes::copy_from_slice`), or a few bytes keep a large
     /// buffer alive.
     ///
@@ -69,9 +70,11 @@ pub trait ConnectionService: Send + 'static {
         async { Ok(None) }
     }
 
-    /// Runs when a callback has returned an error, and once when the transport has failed.
+    /// Runs when a callback has returned an error, and once when the transport has failed or what came is
+    /// no frame.
     ///
-    /// `Ok(())` means "handled, go on"; it cannot revive a connection whose transport has failed.
+    /// `Ok(())` means "handled, go on"; it cannot revive a connection whose transport has failed, or whose
+    /// peer has sent what is no frame. The latter may still be told so: what is written here is sent.
     ///
     /// # Errors
     ///

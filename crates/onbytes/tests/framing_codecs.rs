@@ -179,6 +179,25 @@ proptest! {
     }
 }
 
+/// The settings in the tables of the guide.
+fn settings_of_the_guide() -> Vec<&'static str> {
+    let page = include_str!("../docs/framing.md");
+    let rows = page.lines().filter_map(|line| line.strip_suffix("` |"));
+    rows.filter_map(|row| row.rsplit_once("| `")).map(|(_, setting)| setting).collect()
+}
+
+#[test]
+fn every_setting_of_the_guide_is_one() {
+    let settings = settings_of_the_guide();
+    let protocols = settings.iter().filter(|setting| setting.parse::<Framing>().is_ok()).count();
+    assert!(protocols > 35, "{settings:?}");
+    // The rest is the table of length fields.
+    for field in settings.iter().filter(|setting| setting.parse::<Framing>().is_err()) {
+        let first = field.split('`').next().unwrap();
+        framing(&format!("len:{first}"));
+    }
+}
+
 #[test]
 fn every_form_is_written_as_it_was_read() {
     for text in FORMS {
