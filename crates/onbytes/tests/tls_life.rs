@@ -580,3 +580,39 @@ async fn plain_connections_have_no_tls_and_a_client_that_is_switched_off_is_plai
     server.expect([Seen::Connect, Seen::Bytes(b"plain".to_vec())]).await;
     assert!(server.caller().await.tls().is_none());
 }
+
+#[tokio::test]
+async fn frames_are_frames_over_tls_of_any_size_and_in_any_records() {
+    let site = Site::new();
+    let framing: onbytes::Framing = "len:u32be,max=4M".parse().unwrap();
+    let mut server = Server::with(site.listening().framing(framing.clone()), Echo).await;
+    let config = site.connecting().framing(framing.clone());
+    let port = server.address.port();
+    let mut client = Client::connect("localhost", port, config).await.unwrap();
+    for (seed, len) in [(1, 0), (2, 5), (3, 20_000), (4, 3_000_000), (5, 16_384)] {
+        let message = pattern(seed, len);
+        within("the write", client.write_bytes(message.clone())).await.unwrap();
+        let reply = within("the reply", client.read_bytes()).await.unwrap().unwrap();
+        assert!(reply == message, "{len}");
+    }
+    // A peer that is not ours, of which each record has a piece of one frame and of the next.
+    let mut peer = peer(&site, &server, TlsVersion::Tls13).await;
+    let wire: Vec<u8> =
+        (0..50).flat_map(|seed| framing.encode(&pattern(seed, 33)).unwrap()).collect();
+    for piece in wire.chunks(7) {
+        peer.write_all(piece).await.unwrap();
+        peer.flush().await.unwrap();
+    }
+    expect(&mut peer, &wire).await;
+    // Cut off without a word in the middle of a frame: that is the first cause.
+    peer.write_all(&[0, 0, 0, 9, 1]).await.unwrap();
+    let (socket, _) = peer.get_mut();
+    socket.shutdown().await.unwrap();
+    let close = loop {
+        let close = server.close().await;
+        if close.reason != CloseReason::LocalClose {
+            break close;
+        }
+    };
+    assert_eq!(close.reason, CloseReason::Truncated);
+}
