@@ -53,12 +53,15 @@ pub(crate) fn live<S: Service>(service: Arc<S>, mut life: Life) -> impl Future<O
         }
         let outcome = catching(pin!(life.part())).await;
         life.unless_panicked(outcome);
-        let close = life.membership.link.close_of(CloseReason::LocalClose);
-        if let Some(handler) = handler {
-            let outcome = catching(pin!(life.say_goodbye(handler, &close))).await;
-            life.unless_panicked(outcome);
+        {
+            // In a block, because what lives on here takes room from the beginning.
+            let close = life.membership.link.close_of(CloseReason::LocalClose);
+            if let Some(handler) = handler {
+                let outcome = catching(pin!(life.say_goodbye(handler, &close))).await;
+                life.unless_panicked(outcome);
+            }
+            life.membership.announce(&close);
         }
-        life.membership.announce(&close);
         life.linger().await;
     }
 }
@@ -214,7 +217,8 @@ impl Life {
                     None
                 }
                 Next::Fault(fault) => {
-                    self.end_for_fault(handler, caller, fault).await;
+                    // Boxed, because it is rare: a long-lived connection does not keep room for it.
+                    Box::pin(self.end_for_fault(handler, caller, fault)).await;
                     None
                 }
                 Next::Over => return,
@@ -385,9 +389,8 @@ impl Life {
     ) {
         let (reason, error) = (fault.reason, fault.into_error());
         self.calling = "on_error";
-        // Boxed, because it is rare: a long-lived connection does not keep room for it.
-        let mut hearing = Box::pin(handler.on_error(error.clone(), caller));
-        let _ = self.callback(hearing.as_mut()).await;
+        let hearing = pin!(handler.on_error(error.clone(), caller));
+        let _ = self.callback(hearing).await;
         self.membership.link.end(reason, Some(error));
     }
 
