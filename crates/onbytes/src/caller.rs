@@ -31,6 +31,11 @@ impl Caller {
         Self { link }
     }
 
+    #[cfg(feature = "codec")]
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
     /// The name of this connection, unique across connections and restarts of the process.
     pub fn id(&self) -> ConnectionId {
         ConnectionId::of(self.link.number)

@@ -188,6 +188,8 @@
 //! * `serde` (on by default): the configuration records can be read from and written to files.
 //! * `tls` (on by default): TLS by rustls, with aws-lc-rs, which needs a C compiler.
 //! * `tls-ring`: TLS with ring in the place of aws-lc-rs; for use without the default features.
+//! * `codec`: `Messages` and `MessageService`, by which a service gets and returns messages of its own
+//!   types, made by any codec of tokio-util's.
 //!
 //! # What it is not
 //!
@@ -213,6 +215,8 @@ mod ledger;
 mod link;
 mod listener;
 mod memory;
+#[cfg(feature = "codec")]
+mod messages;
 mod outbox;
 mod prefix;
 #[cfg(feature = "serde")]
@@ -249,6 +253,8 @@ pub use framing::{
 };
 pub use link::{ConnectionInfo, ConnectionState};
 pub use listener::{Listener, ServiceToken};
+#[cfg(feature = "codec")]
+pub use messages::{MessageService, Messages};
 pub use prefix::Prefix;
 pub use run::{ListenerStats, Pressure};
 #[cfg(feature = "_tls")]

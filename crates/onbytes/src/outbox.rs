@@ -14,7 +14,7 @@ use crate::buffer::{BLOCK as READ_BLOCK, is_part_of_a_block};
 
 /// Entries up to this size are copied when they are queued, so that a small reply that is a slice
 /// of a large read buffer does not keep that buffer alive while the peer is slow.
-const COPIED: usize = 16 * 1024;
+pub(crate) const COPIED: usize = 16 * 1024;
 
 /// The smallest block that copied entries share.
 const BLOCK: usize = 1024;

@@ -86,13 +86,13 @@ impl ConnectionService for Answer {
 }
 
 /// Serves on a counted thread of its own until the process ends; returns the address.
-fn serve(answer: Answer, config: ListenerConfiguration) -> SocketAddr {
+fn serve(service: impl Service, config: ListenerConfiguration) -> SocketAddr {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = Listener::new(("127.0.0.1", 0), config).unwrap();
-            listener.attach(answer);
+            listener.attach(service);
             listener.start().await.unwrap();
             send.send(listener.local_addr().unwrap()).unwrap();
             IS_COUNTED.set(true);
@@ -262,6 +262,36 @@ fn many_frames_in_one_read_allocate_for_their_replies_together() {
     echo_message(&mut stream, &batch, 1_000);
     let count = ALLOCATIONS.load(Ordering::SeqCst) - before;
     assert!(count <= 6 * 1_000, "{count} allocations for 1000 batches of 100 frames");
+}
+
+#[cfg(feature = "codec")]
+#[test]
+fn an_echoed_message_allocates_nothing_besides_what_its_codec_does() {
+    use onbytes::{Messages, service_fn};
+    use tokio_util::bytes::BytesMut;
+    use tokio_util::codec::LengthDelimitedCodec;
+    let _counts = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    for messages in [1usize, 10] {
+        let echoes = service_fn(|_| async {
+            let codec = LengthDelimitedCodec::new();
+            Ok(Messages::new(codec, |frame: BytesMut| async { Ok(Some(frame.freeze())) }))
+        });
+        let mut stream = connect(serve(echoes, ListenerConfiguration::new()));
+        let frames = b"\0\0\0\x03abc".repeat(messages);
+        let mut exchange = |rounds: usize| {
+            let mut got = vec![0; frames.len()];
+            for _ in 0..rounds {
+                stream.write_all(&frames).unwrap();
+                stream.read_exact(&mut got).unwrap();
+                assert_eq!(got, frames);
+            }
+        };
+        exchange(100);
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        exchange(2_000);
+        let count = ALLOCATIONS.load(Ordering::SeqCst) - before;
+        assert_eq!(count, 0, "{messages} together: {count} allocations in 2000 echoes");
+    }
 }
 
 /// Set in the process that the test starts under strace.

@@ -140,6 +140,22 @@ fn http_like_answers_requests_that_come_in_pieces_or_together() {
 }
 
 #[test]
+fn messages_adds_numbers_that_come_in_pieces_or_together() {
+    let adder = Running::start("messages");
+    let mut stream = adder.connect();
+    for byte in b"17\n" {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    assert_eq!(read_line(&stream), "17\n");
+    stream.write_all(b"20\nten\n5").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers, "37\nno number: ten\n");
+    adder.stop();
+}
+
+#[test]
 fn admin_lists_limits_and_ends_connections() {
     // The admin's port is told first, then the service's.
     let mut child = Command::new(program("admin")).arg("0").stdout(Stdio::piped()).spawn().unwrap();
