@@ -9,6 +9,7 @@ use onbytes::Endpoint;
 use crate::bounds::{LimitArgs, SocketArgs, TimeoutArgs};
 use crate::certs::CertsArgs;
 use crate::failure::Failure;
+use crate::framing::FramingArgs;
 use crate::mistake;
 use crate::tls::{ClientTls, ServerTls};
 use crate::values::{Limit, address, count, host, limit, port};
@@ -17,6 +18,7 @@ use crate::values::{Limit, address, count, host, limit, port};
 pub(crate) enum Request {
     Serve(Box<ServeArgs>),
     Connect(Box<ConnectArgs>),
+    Framing(Box<FramingArgs>),
     Certs(CertsArgs),
     /// The help or the version.
     Show(clap::Error),
@@ -28,6 +30,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
     let error = match Cli::try_parse_from(&args) {
         Ok(Cli { command: Command::Serve(args) }) => return Ok(Request::Serve(args)),
         Ok(Cli { command: Command::Connect(args) }) => return Ok(Request::Connect(args)),
+        Ok(Cli { command: Command::Framing(args) }) => return Ok(Request::Framing(args)),
         Ok(Cli { command: Command::Certs(args) }) => return Ok(Request::Certs(args)),
         Err(error) => error,
     };
@@ -35,7 +38,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Request::Show(error)),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = Cli::command().print_help();
-            Err(Failure::usage("no command is given; give serve, connect or certs"))
+            Err(Failure::usage("no command is given; give serve, connect, framing or certs"))
         }
         _ => Err(mistake::told(&error, &args)),
     }
@@ -51,8 +54,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
 Try it:
   onbytes serve echo              in one terminal; Ctrl-C stops it
   onbytes connect 127.0.0.1 3000  in another; type a line, and it comes back
+  onbytes framing                 how messages are told apart: mllp, iso8583, lines, len:u16be, ...
 
-`onbytes serve --help`, `onbytes connect --help` and `onbytes certs --help` tell everything."
+`onbytes COMMAND --help` tells everything of a command: serve, connect, framing or certs."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -63,6 +67,7 @@ struct Cli {
 enum Command {
     Serve(Box<ServeArgs>),
     Connect(Box<ConnectArgs>),
+    Framing(Box<FramingArgs>),
     Certs(CertsArgs),
 }
 
