@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use onbytes::Framing;
 
-pub(crate) use args::FramingArgs;
+pub(crate) use args::{FramingArgs, framing};
 
 use crate::failure::Failure;
 use crate::notation::{Notation, from_hex, hex};
