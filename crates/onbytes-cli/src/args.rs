@@ -4,12 +4,14 @@ use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use onbytes::Endpoint;
+use onbytes::{Endpoint, Framing};
 
 use crate::bounds::{LimitArgs, SocketArgs, TimeoutArgs};
 use crate::certs::CertsArgs;
 use crate::failure::Failure;
+use crate::framing::{FramingArgs, framing};
 use crate::mistake;
+use crate::notation::Notation;
 use crate::tls::{ClientTls, ServerTls};
 use crate::values::{Limit, address, count, host, limit, port};
 
@@ -17,6 +19,7 @@ use crate::values::{Limit, address, count, host, limit, port};
 pub(crate) enum Request {
     Serve(Box<ServeArgs>),
     Connect(Box<ConnectArgs>),
+    Framing(Box<FramingArgs>),
     Certs(CertsArgs),
     /// The help or the version.
     Show(clap::Error),
@@ -28,6 +31,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
     let error = match Cli::try_parse_from(&args) {
         Ok(Cli { command: Command::Serve(args) }) => return Ok(Request::Serve(args)),
         Ok(Cli { command: Command::Connect(args) }) => return Ok(Request::Connect(args)),
+        Ok(Cli { command: Command::Framing(args) }) => return Ok(Request::Framing(args)),
         Ok(Cli { command: Command::Certs(args) }) => return Ok(Request::Certs(args)),
         Err(error) => error,
     };
@@ -35,7 +39,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Request::Show(error)),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = Cli::command().print_help();
-            Err(Failure::usage("no command is given; give serve, connect or certs"))
+            Err(Failure::usage("no command is given; give serve, connect, framing or certs"))
         }
         _ => Err(mistake::told(&error, &args)),
     }
@@ -51,8 +55,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
 Try it:
   onbytes serve echo              in one terminal; Ctrl-C stops it
   onbytes connect 127.0.0.1 3000  in another; type a line, and it comes back
+  onbytes framing                 how messages are told apart: mllp, iso8583, lines, len:u16be, ...
 
-`onbytes serve --help`, `onbytes connect --help` and `onbytes certs --help` tell everything."
+`onbytes COMMAND --help` tells everything of a command: serve, connect, framing or certs."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -63,6 +68,7 @@ struct Cli {
 enum Command {
     Serve(Box<ServeArgs>),
     Connect(Box<ConnectArgs>),
+    Framing(Box<FramingArgs>),
     Certs(CertsArgs),
 }
 
@@ -87,6 +93,8 @@ Examples:
   onbytes serve chat --listen 0.0.0.0:4000 --idle-timeout 600
       then, for each member: onbytes connect HOST 4000
   onbytes serve discard --listen '[::1]:0' --max-connections 100 --when-full refuse
+  onbytes serve echo --framing mllp
+      whole frames, each sent back as one: onbytes connect --framing mllp 127.0.0.1 3000
   onbytes certs --out certs       makes certificates for trying TLS, and says what to type then
 
 Exit status: 0 after a stop by signal, 1 if a file cannot be used, or the port cannot be had or is
@@ -122,6 +130,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "Listening")]
     pub(crate) half_open: bool,
 
+    /// Take and send whole frames of this form, such as mllp, lines or len:u16be, for echo and
+    /// discard; `onbytes framing` lists the forms [default: bytes as they come]
+    #[arg(long, value_name = "FORM", value_parser = framing, help_heading = "Listening")]
+    pub(crate) framing: Option<Framing>,
+
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 
@@ -144,17 +157,24 @@ pub(crate) struct ServeArgs {
 ///
 /// At the end of stdin it ends its side of the connection (FIN) and goes on printing until the
 /// server ends its own. When the server ends first, it is over at once.
+///
+/// With --framing each line of stdin is one frame, and each frame that comes is printed as one line,
+/// so that what is printed can be piped in again. In text \r, \n, \t, \\ and \xNN stand for what would
+/// break a line or a terminal; --show hex makes lines hexadecimal.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   onbytes connect 127.0.0.1 3000
   printf 'hello\\n' | onbytes connect localhost 3000
   onbytes connect --timeout 5 ::1 3000 < request > reply
+  onbytes connect --framing mllp 127.0.0.1 3000
+  printf '00ff 10\\n' | onbytes connect --framing len:u16be --show hex 127.0.0.1 3000
   onbytes connect --tls example.org 443
   onbytes connect --tls --cert certs/cert.pem localhost 3000
 
 Exit status: 0 when the server has ended the connection in order, 1 if connecting or the
-connection failed, 2 if the command line is wrong, 130 after Ctrl-C.")]
+connection failed, or with --framing if a line or what the server sends is no frame, 2 if the command
+line is wrong, 130 after Ctrl-C.")]
 pub(crate) struct ConnectArgs {
     /// The server's name or address
     #[arg(value_parser = host)]
@@ -192,6 +212,15 @@ pub(crate) struct ConnectArgs {
         value_parser = host
     )]
     pub(crate) local_host: Option<String>,
+
+    /// Send and print whole frames of this form, one a line, such as mllp, lines or len:u16be;
+    /// `onbytes framing` lists the forms [default: bytes as they come]
+    #[arg(long, value_name = "FORM", value_parser = framing)]
+    pub(crate) framing: Option<Framing>,
+
+    /// How frames are written, on stdin and stdout [default: text]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) show: Option<Notation>,
 
     #[command(flatten)]
     pub(crate) socket: SocketArgs,

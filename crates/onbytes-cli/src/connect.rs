@@ -1,4 +1,7 @@
-//! `onbytes connect`: stdin goes to the server, what the server sends goes to stdout.
+//! `onbytes connect`: stdin goes to the server, what the server sends goes to stdout; in `frames`, frame
+//! by frame.
+
+mod frames;
 
 use std::error::Error as _;
 use std::io;
@@ -7,13 +10,14 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use bytes::BytesMut;
-use onbytes::{Client, ClientConfiguration, ClientReader, ClientWriter, Error, ErrorKind};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use onbytes::{Client, ClientConfiguration, ClientReader, ClientWriter, Error, ErrorKind, Framing};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Stdout};
 use tokio::runtime::Builder;
 
 use crate::args::{ConnectArgs, LogFormat};
 use crate::failure::Failure;
 use crate::logging;
+use crate::notation::Notation;
 use crate::tls::ClientTls;
 
 /// The most that is read from stdin at once, and so the most that is in memory on its way.
@@ -48,7 +52,7 @@ async fn talk(args: &ConnectArgs) -> Result<(), Failure> {
         .map_err(|error| not_connected(&error, args))?;
     let server = client.remote_addr();
     let is_secured = client.tls().is_some();
-    let received = exchange(client).await.map_err(|stop| stop.told(server, args))?;
+    let received = exchange(client, args).await.map_err(|stop| stop.told(server, args))?;
     if !is_secured && received.is_alert() {
         let line =
             format!("connection to {server}: the server speaks TLS, and answered with an alert");
@@ -80,10 +84,14 @@ impl Received {
 }
 
 fn configuration(args: &ConnectArgs) -> Result<ClientConfiguration, Failure> {
+    if args.show.is_some() && args.framing.is_none() {
+        return Err(Failure::usage("--show does nothing without --framing").hint("give both"));
+    }
     let config = ClientConfiguration::new()
         .connect_timeout(args.connect_timeout.0)
         .timeout(args.timeout.0)
         .write_timeout(args.write_timeout.0)
+        .framing(args.framing.clone())
         .socket(args.socket.record()?)
         .secure_socket(args.tls.record()?);
     Ok(match &args.local_host {
@@ -128,18 +136,21 @@ fn way_in(error: &Error, args: &ConnectArgs) -> &'static str {
 /// What ends an exchange before the server does.
 enum Stop {
     Stdin(io::Error),
+    /// A line of stdin, by its number, is no frame.
+    Line(u64, String),
     Stdout(io::Error),
     Connection(Error),
 }
 
 /// Carries both directions until the server ends its own.
-async fn exchange(client: Client) -> Result<Received, Stop> {
+async fn exchange(client: Client, args: &ConnectArgs) -> Result<Received, Stop> {
     let (reader, writer) = client.into_split();
-    let mut receiving = pin!(receive(reader));
+    let framed = args.framing.as_ref().map(|framing| (framing, args.show.unwrap_or_default()));
+    let mut receiving = pin!(receive(reader, framed));
     let sent = tokio::select! {
         // The server's end is the end, whatever stdin might still bring.
         received = &mut receiving => return received,
-        sent = send(writer) => sent,
+        sent = send(writer, framed) => sent,
     };
     match sent {
         Ok(()) => receiving.await,
@@ -156,14 +167,25 @@ async fn exchange(client: Client) -> Result<Received, Stop> {
     }
 }
 
+/// How frames are told apart and written, where there are any.
+type Framed<'a> = Option<(&'a Framing, Notation)>;
+
 /// Sends stdin, then our end (FIN).
-async fn send(writer: ClientWriter) -> Result<(), Stop> {
+async fn send(writer: ClientWriter, framed: Framed<'_>) -> Result<(), Stop> {
+    match framed {
+        Some((framing, notation)) => frames::send(&writer, framing, notation).await?,
+        None => send_bytes(&writer).await?,
+    }
+    writer.finish().await.map_err(Stop::Connection)
+}
+
+async fn send_bytes(writer: &ClientWriter) -> Result<(), Stop> {
     let mut stdin = tokio::io::stdin();
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(CHUNK);
         if stdin.read_buf(&mut buffer).await.map_err(Stop::Stdin)? == 0 {
-            return writer.finish().await.map_err(Stop::Connection);
+            return Ok(());
         }
         let data = buffer.split().freeze();
         writer.write_bytes(data).await.map_err(Stop::Connection)?;
@@ -171,34 +193,49 @@ async fn send(writer: ClientWriter) -> Result<(), Stop> {
 }
 
 /// Prints what the server sends, until its end, or until nobody reads it any more.
-async fn receive(mut reader: ClientReader) -> Result<Received, Stop> {
+async fn receive(mut reader: ClientReader, framed: Framed<'_>) -> Result<Received, Stop> {
+    if let Some((_, notation)) = framed {
+        return frames::receive(reader, notation).await.map(|()| Received::default());
+    }
     let mut received = Received::default();
     let mut stdout = tokio::io::stdout();
     while let Some(data) = reader.read_bytes().await.map_err(Stop::Connection)? {
         received.note(&data);
-        let printed = match stdout.write_all(&data).await {
-            Ok(()) => stdout.flush().await,
-            failed => failed,
-        };
-        match printed {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(received),
-            printed => printed.map_err(Stop::Stdout)?,
+        if !print(&mut stdout, &data).await? {
+            break;
         }
     }
     Ok(received)
+}
+
+/// Prints `data` at once; tells whether somebody reads it.
+async fn print(stdout: &mut Stdout, data: &[u8]) -> Result<bool, Stop> {
+    let printed = match stdout.write_all(data).await {
+        Ok(()) => stdout.flush().await,
+        failed => failed,
+    };
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        printed => printed.map(|()| true).map_err(Stop::Stdout),
+    }
 }
 
 impl Stop {
     fn told(&self, server: SocketAddr, args: &ConnectArgs) -> Failure {
         match self {
             Self::Stdin(error) => Failure::outside(format!("cannot read stdin: {error}")),
+            Self::Line(number, problem) => {
+                Failure::outside(format!("line {number} of stdin: {problem}"))
+            }
             Self::Stdout(error) => Failure::outside(format!("cannot write to stdout: {error}")),
             Self::Connection(error) => {
                 let failure = ClientTls::told(error).about(&format!("connection to {server}"));
-                if error.is_timeout() && args.timeout.0.is_some() {
-                    failure.hint("--timeout sets how long it may take")
-                } else {
-                    failure
+                match error.kind() {
+                    ErrorKind::Frame => failure.hint(frames::way_out(error)),
+                    ErrorKind::Timeout if args.timeout.0.is_some() => {
+                        failure.hint("--timeout sets how long it may take")
+                    }
+                    _ => failure,
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The `onbytes` program: TCP servers, a TCP client and certificates at the command line.
+//! The `onbytes` program: TCP servers, a TCP client, framings and certificates at the command line.
 //!
 //! Exit code 0: all went well. 1: something outside failed, such as a port or a peer. 2: the
 //! command line is wrong. With 1 and 2 one line on stderr says what is the matter.
@@ -9,8 +9,10 @@ mod certs;
 mod chat;
 mod connect;
 mod failure;
+mod framing;
 mod logging;
 mod mistake;
+mod notation;
 mod password;
 mod serve;
 mod tls;
@@ -36,6 +38,7 @@ fn run() -> Result<ExitCode, Failure> {
             check_files()?;
             connect::run(&args)
         }
+        Request::Framing(args) => framing::run(&args),
         Request::Certs(args) => certs::run(&args),
         Request::Show(text) => {
             // A reader that has gone has seen what it wanted.

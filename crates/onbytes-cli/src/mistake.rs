@@ -31,7 +31,10 @@ pub(crate) fn all_utf8(args: impl IntoIterator<Item = OsString>) -> Result<Vec<S
 /// What the parser found wrong with `args`.
 pub(crate) fn told(error: &clap::Error, args: &[String]) -> Failure {
     let help = match args.get(1).map(String::as_str) {
-        Some(command @ ("serve" | "connect" | "certs")) => format!("see onbytes {command} --help"),
+        _ if is_of_framing(error) => "see onbytes framing".to_owned(),
+        Some(command @ ("serve" | "connect" | "certs" | "framing")) => {
+            format!("see onbytes {command} --help")
+        }
         _ => "see onbytes --help".to_owned(),
     };
     let may_be_secret = args.iter().any(|arg| takes_password(arg));
@@ -49,6 +52,13 @@ pub(crate) fn told(error: &clap::Error, args: &[String]) -> Failure {
 fn takes_password(arg: &str) -> bool {
     let flag = arg.split_once('=').map_or(arg, |(flag, _)| flag);
     flag.starts_with("--") && flag.ends_with("password")
+}
+
+/// Whether it is a framing that cannot be; all that can are listed by a command.
+fn is_of_framing(error: &clap::Error) -> bool {
+    let is_value = error.kind() == ErrorKind::ValueValidation;
+    let flag = words(error, ContextKind::InvalidArg).unwrap_or_default();
+    is_value && matches!(bare(&flag), "--framing" | "FORM")
 }
 
 /// Whether what is wrong is a word rather than a flag.
@@ -81,7 +91,7 @@ fn what_is_wrong(error: &clap::Error) -> String {
         }
         (ErrorKind::InvalidSubcommand, ..) => {
             let command = told(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("unknown command '{command}'; give serve, connect or certs")
+            format!("unknown command '{command}'; give serve, connect, framing or certs")
         }
         (ErrorKind::MissingRequiredArgument, Some(flag), _) => format!("missing {flag}"),
         (ErrorKind::ArgumentConflict, Some(flag), _) => format!("{flag} is given twice"),
@@ -106,10 +116,11 @@ fn words(error: &clap::Error, kind: ContextKind) -> Option<String> {
     }
 }
 
-/// `--listen` of `--listen <ADDRESS>`, and `HOST` of `<HOST>`.
+/// `--listen` of `--listen <ADDRESS>`, `HOST` of `<HOST>`, and `FORM` of `[FORM]`.
 fn bare(arg: &str) -> &str {
     let name = arg.split_once(" <").map_or(arg, |(name, _)| name);
-    name.strip_prefix('<').and_then(|name| name.strip_suffix('>')).unwrap_or(name)
+    let within = |start, end| name.strip_prefix(start).and_then(|name| name.strip_suffix(end));
+    within('<', '>').or(within('[', ']')).unwrap_or(name)
 }
 
 /// A mistake of a kind that is not known here, in the parser's own words.

@@ -61,8 +61,13 @@ async fn serve(listener: &Listener, args: &ServeArgs) -> Result<(), Failure> {
 }
 
 fn configuration(args: &ServeArgs) -> Result<ListenerConfiguration, Failure> {
+    if args.framing.is_some() && matches!(args.service, ServiceName::Chat) {
+        let line = "--framing: chat has lines of its own and takes no framing";
+        return Err(Failure::usage(line).hint("leave it out, or serve echo or discard"));
+    }
     let secure_socket = args.tls.record()?;
     Ok(ListenerConfiguration::new()
+        .framing(args.framing.clone())
         .allow_half_open(args.half_open)
         .limits(args.limits.record(secure_socket.is_some())?)
         .secure_socket(secure_socket)

@@ -215,7 +215,7 @@ fn what_does_not_parse_is_refused_with_a_way_to_the_help() {
     refused(&["connect", "localhost"], &["missing PORT"]);
     refused(
         &["frob"],
-        &["unknown command 'frob'", "serve, connect or certs", "see onbytes --help"],
+        &["unknown command 'frob'", "serve, connect, framing or certs", "see onbytes --help"],
     );
     refused(&["--frob"], &["unknown flag '--frob'"]);
     let long = "a".repeat(5_000);
@@ -239,7 +239,7 @@ fn without_arguments_the_help_is_shown_and_the_exit_code_is_2() {
     let output = run(onbytes(&[]));
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: onbytes"));
-    assert!(one_line(&output).contains("give serve, connect or certs"));
+    assert!(one_line(&output).contains("give serve, connect, framing or certs"));
 }
 
 #[test]
@@ -252,6 +252,7 @@ fn help_and_version_go_to_stdout_also_when_it_is_closed() {
         &["serve", "--help"],
         &["connect", "-h"],
         &["certs", "--help"],
+        &["framing", "--help"],
     ] {
         let output = run(onbytes(args));
         assert_eq!(output.status.code(), Some(0), "{args:?}");

@@ -3,38 +3,10 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Output, Stdio};
-use std::thread::{self, JoinHandle};
+use std::net::TcpListener;
+use std::thread;
 
-use support::{Server, WATCHDOG, finish, onbytes, one_line, run};
-
-/// Starts a client with an open stdin.
-fn client(args: &[&str], port: u16) -> Child {
-    let port = port.to_string();
-    let mut command = onbytes(&[&["connect"], args, &["127.0.0.1", &port]].concat());
-    command.stdin(Stdio::piped()).spawn().unwrap()
-}
-
-/// A server for one connection, and its port.
-fn serve_one<T: Send + 'static>(
-    serve: impl FnOnce(TcpStream) -> T + Send + 'static,
-) -> (u16, JoinHandle<T>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let serving = thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(WATCHDOG)).unwrap();
-        serve(stream)
-    });
-    (port, serving)
-}
-
-#[track_caller]
-fn assert_quiet(output: &Output) {
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), &*complaint), (Some(0), ""));
-}
+use support::{Server, assert_quiet, client, finish, onbytes, one_line, run, serve_one};
 
 #[test]
 fn what_is_piped_in_comes_back_from_echo() {

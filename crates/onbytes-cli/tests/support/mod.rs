@@ -4,12 +4,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub(crate) mod tls;
@@ -477,6 +477,33 @@ impl Peer {
         self.stream.read_to_end(&mut rest).unwrap();
         rest
     }
+}
+
+/// Starts a client with an open stdin.
+pub(crate) fn client(args: &[&str], port: u16) -> Child {
+    let port = port.to_string();
+    let mut command = onbytes(&[&["connect"], args, &["127.0.0.1", &port]].concat());
+    command.stdin(Stdio::piped()).spawn().unwrap()
+}
+
+/// A server for one connection, and its port.
+pub(crate) fn serve_one<T: Send + 'static>(
+    serve: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> (u16, JoinHandle<T>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+        serve(stream)
+    });
+    (port, serving)
+}
+
+#[track_caller]
+pub(crate) fn assert_quiet(output: &Output) {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*complaint), (Some(0), ""));
 }
 
 /// Asserts that a failure is not that of a server which says nothing.
