@@ -345,6 +345,11 @@ impl ClientReader {
         Poll::Ready(Ok(None))
     }
 
+    /// What the connection has done so far: [`Client::stats`].
+    pub fn stats(&self) -> ConnectionStats {
+        self.connection.link.stats()
+    }
+
     fn give_up_frame(&self) -> Error {
         self.connection.link.change(|state, wakes| {
             let Some(fault) = state.give_up_frame() else { return state.failure() };

@@ -206,3 +206,21 @@ fn every_form_is_written_as_it_was_read() {
         assert_eq!(framing, again, "{text}");
     }
 }
+
+#[test]
+fn marks_that_cannot_be_told_apart_are_refused() {
+    for text in [
+        "block:02:03,tail=024103",
+        "block:0d0b:1c,tail=0d",
+        "block:7e:7e,escape=7d^20,tail=7e",
+        "block:7e:7e,escape=7d^20,tail=0d",
+        "block:02:03,escape=02",
+        "block:02:03,escape=10^13",
+        "block:1002:1002,escape=10",
+        "block:1002:1003,escape=10^20",
+        "block:0203:04,escape=10",
+    ] {
+        let error = text.parse::<Framing>().expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{text}");
+    }
+}

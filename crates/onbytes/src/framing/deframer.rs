@@ -201,7 +201,7 @@ impl Deframer {
         let limit = self.compiled.framing.timeout.unwrap_or_default();
         let have = self.content.len;
         let message =
-            format!("a frame, of which {have} bytes have come, was not complete in {limit:?}");
+            format!("a frame was not complete in {limit:?}: {} of it came", bytes_of(have));
         self.fail(Fault::of(CloseReason::FrameTimeout, message))
     }
 
@@ -347,9 +347,14 @@ impl Deframer {
             self.discard();
             return Ok(Some(Found::Frame(data, FrameMark::Partial)));
         }
-        let message = format!("the stream ended within a frame, of which {have} bytes had come");
+        let message = format!("the stream ended within a frame: {} of it came", bytes_of(have));
         Err(self.fail(Fault::of(CloseReason::PartialFrame, message)))
     }
+}
+
+/// So many bytes, in words.
+fn bytes_of(count: u64) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
 }
 
 /// So many bytes between frames are always taken.

@@ -300,12 +300,21 @@ impl Blocks {
         check_mark("a start", &self.start)?;
         check_mark("an end", &self.end)?;
         if !self.tail.is_empty() {
-            check_mark("a tail", &self.tail)?;
+            self.check_tail()?;
         }
         match self.escape {
             Some(escape) => self.check_escape(escape),
             None => Ok(()),
         }
+    }
+
+    /// Behind an end a tail and a start must be told apart by each byte alone.
+    fn check_tail(&self) -> Result<()> {
+        check_mark("a tail", &self.tail)?;
+        if self.tail.contains(&self.start[0]) {
+            return Err(wrong("a tail must not hold the byte that a start begins with"));
+        }
+        Ok(())
     }
 
     /// With an escape a start and an end are one byte, or the escape and one byte (DLE STX, DLE ETX).
@@ -322,6 +331,11 @@ impl Blocks {
                 ));
             }
             return Ok(());
+        }
+        if start == end && !self.tail.is_empty() {
+            return Err(wrong(
+                "where one mark is start and end, what follows it is the next frame",
+            ));
         }
         if start.len() != 1 || end.len() != 1 {
             return Err(wrong(
