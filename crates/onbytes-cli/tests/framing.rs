@@ -557,7 +557,7 @@ fn a_frame_that_does_not_become_complete_is_given_up() {
     let mut child = client(&["--framing", "lines,timeout=0.05"], port);
     let stdin = child.stdin.take();
     let output = finish(child);
-    assert_fails(&output, 1, &["of which 4 bytes have come", "not complete in 50ms"]);
+    assert_fails(&output, 1, &["4 bytes of it came", "not complete in 50ms"]);
     drop(stdin);
     serving.join().unwrap();
 }

@@ -31,15 +31,25 @@ pub(super) async fn send(
 pub(super) async fn receive(mut reader: ClientReader, notation: Notation) -> Result<(), Stop> {
     let mut stdout = tokio::io::stdout();
     let mut number = 0u64;
-    while let Some(data) = reader.read_bytes().await.map_err(Stop::Connection)? {
-        number += 1;
-        note(number, data.len(), reader.frame_mark());
-        let line = notation.write(&data) + "\n";
-        if !print(&mut stdout, line.as_bytes()).await? {
-            break;
+    let result = loop {
+        match reader.read_bytes().await {
+            Ok(Some(data)) => {
+                number += 1;
+                note(number, data.len(), reader.frame_mark());
+                let line = notation.write(&data) + "\n";
+                if !print(&mut stdout, line.as_bytes()).await? {
+                    break Ok(());
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(Stop::Connection(error)),
         }
+    };
+    let skipped = reader.stats().frames_dropped;
+    if skipped > 0 {
+        tracing::warn!(skipped, "frames were skipped, as the rules of --framing say");
     }
-    Ok(())
+    result
 }
 
 /// Tells on stderr that a frame is not whole.

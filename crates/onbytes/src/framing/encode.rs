@@ -117,7 +117,7 @@ impl Compiled {
     pub(crate) fn wrapping(&self, message: &[u8]) -> Wrapping<'_> {
         let around = |head: &[u8], tail| Wrapping::Around { head: Head::new(head), skip: 0, tail };
         match &self.form {
-            Form::Lines { ending } => around(&[], ending.bytes()),
+            Form::Lines { ending } => around(&[], line_end(*ending, message)),
             Form::Delimiter { sequence, keep: true, .. } if message.ends_with(&sequence.bytes) => {
                 around(&[], &[])
             }
@@ -126,7 +126,7 @@ impl Compiled {
             Form::Fixed(_) => around(&[], &[]),
             Form::Length(prefix) => prefixed(prefix, message),
             Form::OctetCounting(OctetCounting { send_lines: true, .. }) => {
-                around(&[], LineEnding::Lf.bytes())
+                around(&[], line_end(LineEnding::Lf, message))
             }
             Form::OctetCounting(_) => around(format_len(message.len(), b' ').as_slice(), &[]),
             Form::Netstring => around(format_len(message.len(), b':').as_slice(), b","),
@@ -168,10 +168,13 @@ fn check_line(message: &[u8]) -> Result<()> {
             "at byte {place} it holds a line end (LF), which is added"
         )));
     }
-    match message {
-        [.., b'\r'] => Err(unsendable("it ends with CR, which would belong to the line's end")),
-        _ => Ok(()),
-    }
+    Ok(())
+}
+
+/// The end of a line. One that ends with a CR of its own needs both bytes, or that CR would be taken for a
+/// part of the end.
+fn line_end(ending: LineEnding, line: &[u8]) -> &'static [u8] {
+    if line.ends_with(b"\r") { LineEnding::CrLf.bytes() } else { ending.bytes() }
 }
 
 /// A line that must not be taken for a counted frame, or for nothing.
