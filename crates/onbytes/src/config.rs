@@ -147,7 +147,7 @@ pub(crate) fn not_zero(name: &str, time: Option<Duration>) -> Result<()> {
     Ok(())
 }
 
-fn in_range(name: &str, count: usize, least: usize, most: usize) -> Result<()> {
+pub(crate) fn in_range(name: &str, count: usize, least: usize, most: usize) -> Result<()> {
     if (least..=most).contains(&count) {
         return Ok(());
     }

@@ -221,6 +221,7 @@ mod outbox;
 mod prefix;
 #[cfg(feature = "serde")]
 mod record;
+mod request;
 mod run;
 #[cfg(feature = "_tls")]
 mod secure;
@@ -256,6 +257,7 @@ pub use listener::{Listener, ServiceToken};
 #[cfg(feature = "codec")]
 pub use messages::{MessageService, Messages};
 pub use prefix::Prefix;
+pub use request::{Backoff, Heartbeat, Keys, Matching, RequestClient, RequestConfiguration};
 pub use run::{ListenerStats, Pressure};
 #[cfg(feature = "_tls")]
 pub use secure::{
