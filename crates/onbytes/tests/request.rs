@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// Fails unless the client closes the connection without another request.
-    async fn is_left(mut self) {
+    async fn expect_left(mut self) {
         assert_eq!(self.hears().await, "");
     }
 }
@@ -139,7 +139,7 @@ async fn a_late_reply_is_never_given_to_the_next_request() {
     assert_eq!(second.hears().await, "quick");
     second.says("QUICK\n").await;
     assert_eq!(next.answer().await.unwrap(), "QUICK");
-    first.is_left().await;
+    first.expect_left().await;
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn in_order_a_timeout_gives_up_those_behind_it_with_an_error_of_their_own(
     assert!(error.is_closed(), "{error:?}");
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("not answered in time"), "{cause}");
-    server.is_left().await;
+    server.expect_left().await;
 }
 
 #[tokio::test]
@@ -447,7 +447,7 @@ async fn close_waits_for_what_is_in_flight_and_refuses_the_rest() {
     server.says("1\n").await;
     assert_eq!(first.answer().await.unwrap(), "1");
     within("the end", closing).await.unwrap();
-    server.is_left().await;
+    server.expect_left().await;
 }
 
 #[tokio::test]
@@ -458,7 +458,7 @@ async fn dropping_the_last_handle_closes_the_connection() {
     let other = client.clone();
     drop(client);
     drop(other);
-    server.is_left().await;
+    server.expect_left().await;
 }
 
 #[test]
