@@ -77,7 +77,7 @@ impl Caller {
     ///
     /// With a [`Framing`](crate::Framing) it is sent as one frame. `Ok` means that the kernel has taken every
     /// byte; it does not mean received. Messages go out whole, in the order in which their futures were first polled, and may be written by any
-    /// number of tasks. The write queue has room for 64 KiB; a writer beyond that waits for room,
+    /// number of tasks. The write queue has room for `limits.max_queued_bytes` (64 KiB); a writer beyond that waits for room,
     /// and a single larger message enters when the queue is empty. The line is kept in order, so a
     /// future that waits for room has to be polled on or dropped: those behind it wait for it.
     ///

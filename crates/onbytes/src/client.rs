@@ -177,7 +177,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// If the future is dropped, `data` goes out whole or not at all: not at all while it still
-    /// waits for room in the queue of 64 KiB, whole once it is in the queue.
+    /// waits for room in the queue (`max_queued_bytes`, 64 KiB), whole once it is in the queue.
     pub async fn write_bytes(&self, data: impl Into<Bytes>) -> Result<()> {
         self.writer.write_bytes(data).await
     }

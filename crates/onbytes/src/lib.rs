@@ -115,10 +115,10 @@
 //! callback of the same connection runs.
 //!
 //! * `write_bytes`: `Ok` means that the kernel has taken every byte. If the peer does not read, it
-//!   waits; the queue has room for 64 KiB, and a writer beyond it waits for room.
+//!   waits; the queue has room for `limits.max_queued_bytes` (64 KiB), and a writer beyond it waits for room.
 //! * `try_write_bytes` never waits: the message is accepted, or the queue is `Full`.
 //! * No byte taken by the kernel for `timeouts.write` (30 s) while some are queued ends the
-//!   connection with `write_timeout`. While more than 64 KiB are queued, nothing is read from the
+//!   connection with `write_timeout`. While more than `limits.max_queued_bytes` are queued, nothing is read from the
 //!   peer.
 //!
 //! # Framing

@@ -518,11 +518,9 @@ impl Core {
         change(&mut config);
         let (limits, timeouts) = (config.limits.clone(), config.timeouts.clone());
         let has_changed = before != (limits.clone(), timeouts.clone());
-        let running = self.running();
-        if let Some(running) = &running {
-            // Under the lock, so that the last change is the one in force.
-            running.run.change_settings(limits, timeouts);
-        }
+        // Under the lock, so that the last change is the one in force.
+        let running =
+            self.running().filter(|running| running.run.change_settings(limits, timeouts));
         drop(config);
         if let Some(running) = running {
             running.run.apply_settings();

@@ -121,13 +121,18 @@ impl Run {
         run
     }
 
-    /// Changes limits and time limits. [`apply_settings`](Self::apply_settings) has to follow.
-    pub(crate) fn change_settings(&self, limits: Limits, timeouts: Timeouts) {
+    /// Changes limits and time limits; tells whether they are others than before. Then
+    /// [`apply_settings`](Self::apply_settings) has to follow.
+    pub(crate) fn change_settings(&self, limits: Limits, timeouts: Timeouts) -> bool {
+        if self.settings.are(&limits, &timeouts) {
+            return false;
+        }
         self.settings.change(limits, timeouts, |current| {
             self.places.set_limit(most_connections(&current.limits));
             #[cfg(feature = "_tls")]
             self.handshakes.set_limit(most_handshakes(&current.limits));
         });
+        true
     }
 
     /// Makes changed settings felt by all that is live.

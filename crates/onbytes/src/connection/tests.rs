@@ -261,7 +261,7 @@ async fn take_step(
                 .idle(Duration::from_secs(3))
                 .min_arrival(MinArrival::new(10, Duration::from_secs(2)))
                 .max_lifetime(Duration::from_secs(20));
-            run.change_settings(run.settings.get().limits.clone(), timeouts);
+            let _ = run.change_settings(run.settings.get().limits.clone(), timeouts);
             run.apply_settings();
         }
         Step::Pass(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,

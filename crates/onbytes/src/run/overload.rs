@@ -197,6 +197,23 @@ thread_local! {
     static IS_AT_IT: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Marks this thread as putting something right, for as long as this lives: through a panic, too.
+struct AtIt {
+    was_at_it: bool,
+}
+
+impl AtIt {
+    fn begin() -> Self {
+        Self { was_at_it: IS_AT_IT.replace(true) }
+    }
+}
+
+impl Drop for AtIt {
+    fn drop(&mut self) {
+        IS_AT_IT.set(self.was_at_it);
+    }
+}
+
 impl Run {
     /// The turn to put things right; `None` where somebody else is at it, who looks again when it is done.
     ///
@@ -245,7 +262,7 @@ impl Run {
 
     /// Brings queues and memory within their bounds, as far as connections can be ended for it now.
     fn put_right(&self, mut state: MutexGuard<'_, State>) {
-        let was_at_it = IS_AT_IT.replace(true);
+        let at_it = AtIt::begin();
         let limits = self.settings.get().limits.clone();
         let ceiling = self.overload.ceiling(&limits);
         self.ledger.set_most_queued(limits.max_queued_bytes_total);
@@ -258,7 +275,7 @@ impl Run {
         let memory = self.relieve_memory(&mut state, ceiling, &limits);
         let pressure = state.pressure;
         drop(state);
-        IS_AT_IT.set(was_at_it);
+        drop(at_it);
         // Outside the lock: it wakes tasks, and whoever hears of it may ask or change the listener.
         if pressure < Pressure::Shrink && before >= Pressure::Shrink {
             self.registry.each(|link| link.reconsider());

@@ -49,6 +49,12 @@ impl Settings {
         has_changed
     }
 
+    /// Whether these are the settings of now.
+    pub(super) fn are(&self, limits: &Limits, timeouts: &Timeouts) -> bool {
+        let current = self.current.borrow();
+        current.limits == *limits && current.timeouts == *timeouts
+    }
+
     /// Changes the settings. `apply` is called before anybody else can change them again.
     pub(super) fn change(&self, limits: Limits, timeouts: Timeouts, apply: impl FnOnce(&Current)) {
         self.current.send_modify(|current| {
