@@ -1,11 +1,101 @@
 //! The examples that speak in frames, run as a user runs them, with peers that are not ours.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+
+use onbytes::Framing;
 
 mod support;
 
 use support::examples::{Running, read_line, spoilt};
+
+/// Sends each frame that can be sent from a peer of its own. What is answered does not matter, only that
+/// the connection ends.
+fn send_each(running: &Running, framing: &Framing, frames: &[Vec<u8>]) {
+    let sendable: Vec<_> = frames.iter().filter_map(|frame| framing.encode(frame).ok()).collect();
+    assert!(sendable.len() > 100, "most can be sent");
+    for frame in sendable {
+        running.converse(&frame);
+    }
+}
+
+// ---- ISO 8583 ----
+
+/// An echo test (301) with both bitmaps, and its answer.
+const ECHO_TEST: &[u8] =
+    b"\x00\x270800\x82\x20\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\
+    0704134512000123301";
+const ECHO_ANSWER: &[u8] =
+    b"\x00\x290810\x82\x20\x00\x00\x02\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\
+    070413451200012300301";
+
+/// One with the first bitmap alone, and its answer.
+const SHORT_TEST: &[u8] = b"\x00\x1C0800\x02\x20\x00\x00\x00\x00\x00\x000704134512000124";
+const SHORT_ANSWER: &[u8] = b"\x00\x1E0810\x02\x20\x00\x00\x02\x00\x00\x00070413451200012400";
+
+/// `message` with its length before it.
+fn iso8583(message: &[u8]) -> Vec<u8> {
+    Framing::iso8583().encode(message).unwrap().to_vec()
+}
+
+#[test]
+fn iso8583_echo_answers_network_management_requests() {
+    let server = Running::start("iso8583_echo");
+    let mut stream = server.connect();
+    for byte in [ECHO_TEST, SHORT_TEST].concat() {
+        stream.write_all(&[byte]).unwrap();
+    }
+    let mut answers = vec![0; ECHO_ANSWER.len() + SHORT_ANSWER.len()];
+    stream.read_exact(&mut answers).unwrap();
+    let expected = [ECHO_ANSWER, SHORT_ANSWER].concat();
+    assert_eq!(answers.escape_ascii().to_string(), expected.escape_ascii().to_string());
+    drop(stream);
+    server.stop();
+}
+
+#[test]
+fn iso8583_echo_says_format_error_with_what_it_could_read() {
+    let server = Running::start("iso8583_echo");
+    let unknown = b"0800\x02\x20\x00\x00\x00\x80\x00\x000704134512000123TERM0001";
+    let no_digits = b"0800\x02\x20\x00\x00\x00\x00\x00\x00070413451200O123";
+    let cut_off = b"0800\x02\x20\x00\x00\x00\x00\x00\x00070413451200";
+    let too_long = b"0800\x02\x20\x00\x00\x00\x00\x00\x000704134512000123!";
+    let no_bitmap = b"0800\x82\x20\x00\x00\x00\x00\x00\x00";
+    let echoes_both = &b"0810\x02\x20\x00\x00\x02\x00\x00\x00070413451200012330"[..];
+    let echoes_time = &b"0810\x02\x00\x00\x00\x02\x00\x00\x00070413451230"[..];
+    let echoes_nothing = &b"0810\x00\x00\x00\x00\x02\x00\x00\x0030"[..];
+    for (request, answer) in [
+        (&unknown[..], echoes_both),
+        (no_digits, echoes_time),
+        (cut_off, echoes_time),
+        (too_long, echoes_both),
+        (no_bitmap, echoes_nothing),
+        (b"0800", echoes_nothing),
+    ] {
+        // It goes on after a format error.
+        let both = [&iso8583(request), SHORT_TEST].concat();
+        let expected = [&iso8583(answer), SHORT_ANSWER].concat();
+        let answers = server.converse(&both);
+        assert_eq!(answers.escape_ascii().to_string(), expected.escape_ascii().to_string());
+    }
+    // What is no such request is the end.
+    for message in [&b"0200\x02\x20\x00\x00\x00\x00\x00\x000704134512000123"[..], b"08"] {
+        let both = [&iso8583(message), SHORT_TEST].concat();
+        assert_eq!(server.converse(&both), b"");
+    }
+    // A length of zero keeps the line alive.
+    assert_eq!(server.converse(&[&iso8583(b""), SHORT_TEST].concat()), SHORT_ANSWER);
+    server.stop();
+}
+
+#[test]
+fn iso8583_echo_survives_messages_without_sense() {
+    let server = Running::start("iso8583_echo");
+    send_each(&server, &Framing::iso8583(), &spoilt(&ECHO_TEST[2..]));
+    send_each(&server, &Framing::iso8583(), &spoilt(&SHORT_TEST[2..]));
+    assert_eq!(server.converse(SHORT_TEST), SHORT_ANSWER);
+    server.stop();
+}
 
 // ---- Keys and values ----
 
