@@ -19,6 +19,108 @@ fn send_each(running: &Running, framing: &Framing, frames: &[Vec<u8>]) {
     }
 }
 
+// ---- HL7 over MLLP ----
+
+const ADT_A01: &str = "MSH|^~\\&|ADT1|GOOD HEALTH HOSPITAL|GHH LAB, INC.|GOOD HEALTH HOSPITAL|\
+    198808181126|SECURITY|ADT^A01^ADT_A01|MSG00001|P|2.8||\r\
+    EVN|A01|200708181123||\r\
+    PID|1||PATID1234^5^M11^ADT1^MR^GOOD HEALTH HOSPITAL~123456789^^^USSSA^SS||\
+    EVERYMAN^ADAM^A^III||19610615|M||C|2222 HOME STREET^^GREENSBORO^NC^27401-1020\r\
+    NK1|1|NUCLEAR^NELDA^W|SPO^SPOUSE||||NK^NEXT OF KIN\r\
+    PV1|1|I|2000^2012^01||||004777^ATTEND^AARON^A|||SUR||||ADM|A0|\r";
+
+/// With separators that nobody expects.
+const ORU_R01: &str = "MSH*:~\\&*GHH LAB*ELAB-3*GHH OE*BLDG4*200202150930**ORU:R01*CNTRL-3456*T*2.4\r\
+    PID***555-44-4444**EVERYWOMAN:EVE:E::::L*JONES*19620320*F\r\
+    OBR*1*845439:GHH OE*1045813:GHH LAB*15545:GLUCOSE***200202150730\r\
+    OBX*1*SN*1554-5:GLUCOSE:POST 12H CFST:MCNC:PT:SER/PLAS:QN**:182*mg/dl*70_105*H***F\r";
+
+/// The segments of the next acknowledgement, each with its fields.
+fn acknowledgement(stream: &mut impl Read, separator: char) -> Vec<Vec<String>> {
+    let mut block = Vec::new();
+    while !block.ends_with(&[0x1C, 0x0D]) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        block.push(byte[0]);
+    }
+    let text = String::from_utf8(block).unwrap();
+    let message = text.strip_prefix('\x0B').unwrap().strip_suffix("\r\x1C\r").unwrap();
+    let fields = |segment: &str| segment.split(separator).map(str::to_owned).collect();
+    message.split('\r').map(fields).collect()
+}
+
+/// The fields of an acknowledgement's MSH but for time and control id, which are its own.
+fn without_time_and_id(header: &[String]) -> Vec<&str> {
+    let own = |place: &usize| *place == 6 || *place == 9;
+    (0..header.len()).filter(|place| !own(place)).map(|place| header[place].as_str()).collect()
+}
+
+#[test]
+fn mllp_ack_acknowledges_messages_with_the_separators_that_they_declare() {
+    let server = Running::start("mllp_ack");
+    let mut stream = server.connect();
+    let both = format!("\x0B{ADT_A01}\x1C\r\x0B{ORU_R01}\x1C\r");
+    for piece in both.as_bytes().chunks(100) {
+        stream.write_all(piece).unwrap();
+    }
+
+    let admission = acknowledgement(&mut stream, '|');
+    let expected = [
+        "MSH",
+        "^~\\&",
+        "GHH LAB, INC.",
+        "GOOD HEALTH HOSPITAL",
+        "ADT1",
+        "GOOD HEALTH HOSPITAL",
+        "",
+        "ACK^A01^ACK",
+        "P",
+        "2.8",
+    ];
+    assert_eq!(without_time_and_id(&admission[0]), expected);
+    assert_eq!(admission[1..], [["MSA", "AA", "MSG00001"]]);
+    let result = acknowledgement(&mut stream, '*');
+    let expected =
+        ["MSH", ":~\\&", "GHH OE", "BLDG4", "GHH LAB", "ELAB-3", "", "ACK:R01:ACK", "T", "2.4"];
+    assert_eq!(without_time_and_id(&result[0]), expected);
+    assert_eq!(result[1..], [["MSA", "AA", "CNTRL-3456"]]);
+
+    let (time, [one, other]) = (&admission[0][6], [&admission[0], &result[0]].map(|it| &it[9]));
+    assert_eq!(time.len(), "20260101120000+0000".len(), "{time}");
+    assert!(one != other && one.len() == 20, "'{one}' and '{other}' are control ids");
+    drop(stream);
+    server.stop();
+}
+
+#[test]
+fn mllp_ack_rejects_what_is_no_message_and_answers_no_answer() {
+    let server = Running::start("mllp_ack");
+    let mut stream = server.connect();
+    let rejected = ["PID|1||PATID1234\r", "", "MSH", "MSH|", "MSHA^~\\&A", "\r", "MSH||X"];
+    for message in rejected {
+        write!(stream, "\x0B{message}\x1C\r").unwrap();
+        let answer = acknowledgement(&mut stream, '|');
+        assert_eq!(answer[1], ["MSA", "AR", "", "this is no HL7 message, it has no MSH"]);
+    }
+    stream.write_all(b"\x0BMSH|^~\\&|A|B|C|D|2026||ADT^A01||P|2.5\r\x1C\r").unwrap();
+    let answer = acknowledgement(&mut stream, '|');
+    assert_eq!(answer[1], ["MSA", "AR", "", "it has no control id"]);
+    // The answer to an acknowledgement would come before the one to what follows it.
+    stream.write_all(b"\x0BMSH|^~\\&|A|B|C|D|2026||ACK^A01|7|P|2.5\rMSA|AA|6\r\x1C\r").unwrap();
+    stream.write_all(b"\x0BMSH|^~\\&|A|B|C|D|2026||ADT^A01|8|P|2.5\n\x1C").unwrap();
+    assert_eq!(acknowledgement(&mut stream, '|')[1], ["MSA", "AA", "8"]);
+    drop(stream);
+    server.stop();
+}
+
+#[test]
+fn mllp_ack_survives_messages_without_sense() {
+    let server = Running::start("mllp_ack");
+    let header = ADT_A01.split_inclusive('\r').next().unwrap();
+    send_each(&server, &Framing::mllp(), &spoilt(header.as_bytes()));
+    server.stop();
+}
+
 // ---- ISO 8583 ----
 
 /// An echo test (301) with both bitmaps, and its answer.
