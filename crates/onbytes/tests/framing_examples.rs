@@ -199,6 +199,122 @@ fn iso8583_echo_survives_messages_without_sense() {
     server.stop();
 }
 
+// ---- Syslog ----
+
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+mod syslog {
+    use std::io::Write;
+    use std::process::Command;
+
+    use onbytes::Framing;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::support::examples::{Running, spoilt};
+    use super::support::tls::{Site, connect_foreign};
+    use super::support::within;
+
+    /// The examples of RFC 5424, 6.5 and of RFC 3164, 5.4, and others, with what is printed.
+    const SYSLOG: [(&str, &str); 12] = [
+        (
+            "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - \u{feff}'su root' failed \
+         for lonvick on /dev/pts/8",
+            "auth.crit mymachine.example.com 'su root' failed for lonvick on /dev/pts/8",
+        ),
+        (
+            "<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time to make the \
+         do-nuts.",
+            "local4.notice 192.0.2.1 %% It's time to make the do-nuts.",
+        ),
+        (
+            "<165>1 2003-10-11T22:14:15.003Z mymachine.example.com evntslog - ID47 \
+         [exampleSDID@32473 iut=\"3\" eventSource=\"a \\\"]\\\" b\"][other@32473 class=\"high\"] An \
+         application event",
+            "local4.notice mymachine.example.com An application event",
+        ),
+        (
+            "<165>1 2003-10-11T22:14:15.003Z mymachine.example.com evntslog - ID47 [x@32473 a=\"3\"]",
+            "local4.notice mymachine.example.com ",
+        ),
+        ("<0>1 - - - - - -", "kern.emerg - "),
+        (
+            "<34>Oct 11 22:14:15 mymachine su: 'su root' failed for lonvick on /dev/pts/8",
+            "auth.crit mymachine su: 'su root' failed for lonvick on /dev/pts/8",
+        ),
+        ("<13>Feb  5 17:32:18 10.0.0.99 Use the BFG!", "user.notice 10.0.0.99 Use the BFG!"),
+        ("Use the BFG!", "user.notice 127.0.0.1 Use the BFG!"),
+        ("<191>Use the BFG!", "local7.debug 127.0.0.1 Use the BFG!"),
+        ("<192>no priority", "user.notice 127.0.0.1 <192>no priority"),
+        ("<13>1 2003 cut off", "user.notice 127.0.0.1 1 2003 cut off"),
+        ("<13>a\u{1b}[31m red\u{7} \u{e9}", "user.notice 127.0.0.1 a [31m red  \u{e9}"),
+    ];
+
+    #[tokio::test]
+    async fn syslog_tls_prints_counted_messages_and_lines() {
+        let site = Site::new();
+        let files = [&site.server.cert, &site.server.key].map(|path| path.to_str().unwrap());
+        let mut sink = Running::start_with("syslog_tls", &files);
+        let address = ([127, 0, 0, 1], sink.port).into();
+        let mut stream = connect_foreign(address, site.foreign()).await.unwrap();
+        for (message, expected) in SYSLOG {
+            let counted = format!("{} {message}", message.len());
+            stream.write_all(counted.as_bytes()).await.unwrap();
+            assert_eq!(sink.printed(), expected);
+            for end in ["\n", "\r\n"] {
+                stream.write_all(format!("{message}{end}").as_bytes()).await.unwrap();
+                assert_eq!(sink.printed(), expected);
+            }
+        }
+        let counted = format!("10000 <13>1 - host - - - - {}", "x".repeat(10_000));
+        stream.write_all(&counted.as_bytes()[..10_006]).await.unwrap();
+        let printed = sink.printed();
+        assert!(printed.starts_with("user.notice host xxx"), "{printed}");
+        assert!(printed.ends_with("xxx [cut: it had 10000 bytes]"), "{printed}");
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        within("the end", stream.read_to_end(&mut answer)).await.unwrap();
+        assert_eq!(answer, b"", "syslog has no answers");
+        sink.stop();
+    }
+
+    #[test]
+    fn syslog_tls_prints_what_logger_sends() {
+        let version = Command::new("logger").arg("--version").output();
+        if !version.is_ok_and(|version| version.stdout.starts_with(b"logger from util-linux")) {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: there is no `logger` of util-linux here");
+            return;
+        }
+        let mut sink = Running::start("syslog_tls");
+        let port = sink.port.to_string();
+        let to_sink = ["--tcp", "--server", "127.0.0.1", "--port", &port, "-p", "local0.warning"];
+        for form in ["--rfc5424", "--rfc3164"] {
+            for counting in [&["--octet-count"][..], &[]] {
+                let mut logger = Command::new("logger");
+                logger.args(to_sink).arg(form).args(counting).arg("a message of two words or more");
+                assert!(logger.status().unwrap().success());
+                let printed = sink.printed();
+                assert!(printed.starts_with("local0.warning "), "{printed}");
+                assert!(printed.ends_with("a message of two words or more"), "{printed}");
+                assert!(!printed.contains("127.0.0.1"), "logger names its host: {printed}");
+            }
+        }
+        sink.stop();
+    }
+
+    #[test]
+    fn syslog_tls_survives_messages_without_sense_and_prints_a_line_for_each() {
+        let mut sink = Running::start("syslog_tls");
+        let counted = Framing::syslog();
+        for (sample, _) in [SYSLOG[2], SYSLOG[5]] {
+            let frames = spoilt(sample.as_bytes());
+            for frame in frames.iter().filter_map(|frame| counted.encode(frame).ok()) {
+                sink.converse(&frame);
+                sink.printed();
+            }
+        }
+        sink.stop();
+    }
+}
+
 // ---- Keys and values ----
 
 fn ask(mut stream: &TcpStream, line: impl AsRef<[u8]>) -> String {
