@@ -315,6 +315,81 @@ mod syslog {
     }
 }
 
+// ---- Modbus ----
+
+#[tokio::test]
+async fn modbus_slave_serves_a_master_that_is_not_ours() {
+    use tokio_modbus::ExceptionCode::{IllegalDataAddress, IllegalDataValue, IllegalFunction};
+    use tokio_modbus::client::{Reader, Writer, tcp};
+    use tokio_modbus::slave::{Slave, SlaveContext};
+
+    let server = Running::start("modbus_slave");
+    let address = ([127, 0, 0, 1], server.port).into();
+    support::within("the conversation", async {
+        let mut master = tcp::connect_slave(address, Slave(17)).await.unwrap();
+        assert_eq!(master.read_holding_registers(0, 100).await.unwrap(), Ok(vec![0; 100]));
+        assert_eq!(master.write_single_register(3, 0xBEEF).await.unwrap(), Ok(()));
+        assert_eq!(master.write_multiple_registers(98, &[1, 2]).await.unwrap(), Ok(()));
+        assert_eq!(master.read_holding_registers(2, 3).await.unwrap(), Ok(vec![0, 0xBEEF, 0]));
+
+        // All masters see the same registers, whatever unit they ask for.
+        let mut other = tcp::connect(address).await.unwrap();
+        assert_eq!(other.read_holding_registers(98, 2).await.unwrap(), Ok(vec![1, 2]));
+
+        let exceptions = [
+            (master.read_holding_registers(98, 3).await, IllegalDataAddress),
+            (master.read_holding_registers(u16::MAX, 2).await, IllegalDataAddress),
+            (master.read_holding_registers(0, 0).await, IllegalDataValue),
+            (master.read_holding_registers(0, 126).await, IllegalDataValue),
+            (master.read_input_registers(0, 1).await, IllegalFunction),
+        ];
+        for (answer, exception) in exceptions {
+            assert_eq!(answer.unwrap(), Err(exception));
+        }
+        let outside = master.write_single_register(100, 1).await.unwrap();
+        assert_eq!(outside, Err(IllegalDataAddress));
+        let outside = master.write_multiple_registers(99, &[7, 8]).await.unwrap();
+        assert_eq!(outside, Err(IllegalDataAddress), "and nothing of it is written");
+        assert_eq!(master.read_holding_registers(99, 1).await.unwrap(), Ok(vec![2]));
+
+        master.set_slave(Slave(255));
+        for number in 0..2000 {
+            master.write_single_register(number % 100, number).await.unwrap().unwrap();
+            let read = master.read_holding_registers(number % 100, 1).await.unwrap();
+            assert_eq!(read, Ok(vec![number]));
+        }
+    })
+    .await;
+    server.stop();
+}
+
+#[test]
+fn modbus_slave_answers_requests_that_come_together_and_survives_those_without_sense() {
+    let server = Running::start("modbus_slave");
+    let write = b"\x00\x01\x00\x00\x00\x0B\x11\x10\x00\x01\x00\x02\x04\x00\x0A\x01\x02";
+    let read = b"\x00\x02\x00\x00\x00\x06\x11\x03\x00\x01\x00\x02";
+    // Another protocol, which is not answered, and a count of bytes that is not true.
+    let other = b"\x00\x03\x00\x09\x00\x06\x11\x03\x00\x01\x00\x02";
+    let false_count = b"\x00\x04\x00\x00\x00\x0B\x11\x10\x00\x01\x00\x02\x05\x00\x0A\x01\x02";
+    let answers = server.converse(&[&write[..], read, other, false_count].concat());
+    let expected = [
+        &b"\x00\x01\x00\x00\x00\x06\x11\x10\x00\x01\x00\x02"[..],
+        b"\x00\x02\x00\x00\x00\x07\x11\x03\x04\x00\x0A\x01\x02",
+        b"\x00\x04\x00\x00\x00\x03\x11\x90\x03",
+    ]
+    .concat();
+    assert_eq!(answers.escape_ascii().to_string(), expected.escape_ascii().to_string());
+
+    // One without a unit, and one without a function.
+    for (length, rest) in [(0, &b""[..]), (1, b"\x11")] {
+        let header = [0, 1, 0, 0, 0, length];
+        assert_eq!(server.converse(&[&header, rest, read].concat()), b"");
+    }
+    send_each(&server, &Framing::modbus_tcp(), &spoilt(write));
+    send_each(&server, &Framing::modbus_tcp(), &spoilt(read));
+    server.stop();
+}
+
 // ---- Keys and values ----
 
 fn ask(mut stream: &TcpStream, line: impl AsRef<[u8]>) -> String {
