@@ -1,79 +1,12 @@
 //! The examples, run as a user runs them.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
-/// An example that serves, on a port of its own, until it is dropped.
-struct Running {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    port: u16,
-}
+mod support;
 
-/// `cargo test` builds the examples next to the tests.
-fn program(example: &str) -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let folder = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples");
-    let program = folder.join(example);
-    assert!(program.exists(), "{program:?} is not built; run `cargo build --examples`");
-    program
-}
-
-fn run(example: &str, arguments: &[&str]) -> Output {
-    let output = Command::new(program(example)).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{example}: {output:?}");
-    output
-}
-
-impl Running {
-    fn start(example: &str) -> Self {
-        Self::start_with(example, &[])
-    }
-
-    fn start_with(example: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(program(example));
-        let mut child = command.arg("0").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").expect("a ready line");
-        let port = address.rsplit(':').next().unwrap().parse().unwrap();
-        Self { child, stdout, port }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        stream
-    }
-
-    /// Ends it as Ctrl-C does; it has to end well.
-    fn stop(mut self) {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-        assert!(self.child.wait().unwrap().success());
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, "", "nothing but the ready line is printed");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn read_line(stream: &TcpStream) -> String {
-    let mut line = String::new();
-    let mut reader = BufReader::with_capacity(1, stream);
-    reader.read_line(&mut line).unwrap();
-    line
-}
+use support::examples::{Running, read_line, run};
 
 #[test]
 fn echo_serves_the_client_example_and_stops_on_ctrl_c() {
@@ -157,18 +90,9 @@ fn messages_adds_numbers_that_come_in_pieces_or_together() {
 
 #[test]
 fn admin_lists_limits_and_ends_connections() {
-    // The admin's port is told first, then the service's.
-    let mut child = Command::new(program("admin")).arg("0").stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut port = |what: &str| -> u16 {
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix(what).unwrap_or_else(|| panic!("{line}"));
-        address.rsplit(':').next().unwrap().parse().unwrap()
-    };
-    let admin_port = port("admin on ");
-    let port = port("listening on ");
-    let server = Running { child, stdout, port };
+    let mut server = Running::spawn("admin", &[]);
+    let admin_port = server.told_port("admin on ");
+    server.port = server.told_port("listening on ");
     let mut admin = TcpStream::connect(("127.0.0.1", admin_port)).unwrap();
     admin.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut ask = |command: &str| {

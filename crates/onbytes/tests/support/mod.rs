@@ -3,6 +3,7 @@
 // Each test file is a crate of its own and uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod examples;
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
 pub mod tls;
 
