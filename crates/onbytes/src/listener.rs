@@ -195,16 +195,17 @@ impl Listener {
         let run = run.with_acceptor(acceptor);
         let running = Arc::new(Running::new(run.shared()));
         let sockets = share(fd, workers)?;
+        // Before anybody is accepted, so that whoever hears of a connection finds it with its listener.
+        if !starting.complete(&running, local) {
+            running.stop_now(|| {});
+            running.report().await;
+            return Err(Error::of(ErrorKind::State, "the listener was stopped while it started"));
+        }
         core.events.emit(&Event::Listening { local_addr: crate::endpoint::canonical(local) });
         for socket in sockets {
             let run = Arc::clone(&running.run);
             let gates = Gates::new(core.attached.subscribe(), core.suspended.subscribe(), &run);
             running.accept(accept_loop(socket, local, run, gates));
-        }
-        if !starting.complete(&running, local) {
-            running.stop_now(|| {});
-            running.report().await;
-            return Err(Error::of(ErrorKind::State, "the listener was stopped while it started"));
         }
         // Where limits were changed while files were read, the run has those of before.
         core.change(|_| {});

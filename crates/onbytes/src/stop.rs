@@ -84,13 +84,18 @@ impl Running {
         self: &Arc<Self>,
         accept_loop: impl Future<Output = Error> + Send + 'static,
     ) {
+        let mut accepting = self.lock_accepting();
+        // Under the lock: a stop that comes later finds the task.
+        if self.is_stopping() {
+            return;
+        }
         let lost = self.lost.clone();
         let task = self.runtime.spawn(async move {
             let error = accept_loop.await;
             lost.send_replace(Some(error.clone()));
             error
         });
-        self.lock_accepting().push(task);
+        accepting.push(task);
     }
 
     /// Waits until accepting has ended though nobody asked for it.

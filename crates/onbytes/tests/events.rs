@@ -351,3 +351,24 @@ async fn listening_is_told_before_any_connection() {
         within("the stop", listener.immediate_stop()).await;
     }
 }
+
+#[tokio::test]
+async fn whoever_hears_of_a_listener_finds_it_listening() {
+    let listener =
+        onbytes::Listener::new(("127.0.0.1", 0), onbytes::ListenerConfiguration::new()).unwrap();
+    listener.attach(onbytes::service_fn(|_| async {
+        Ok(|data: onbytes::Bytes| async { Ok(Some(data)) })
+    }));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let handle = listener.clone();
+    listener.on_event(move |event| {
+        if let onbytes::Event::Listening { local_addr, .. } = event {
+            let _ = tell.send(handle.local_addr() == Some(*local_addr));
+        }
+    });
+    listener.start().await.unwrap();
+    assert_eq!(told.recv().await, Some(true));
+    listener.immediate_stop().await;
+    // The hook holds a handle.
+    listener.on_event(|_| {});
+}
