@@ -72,7 +72,8 @@ pub enum Oversize {
     /// before.
     #[default]
     Close,
-    /// The frame is dropped, however long it is, and counted; the next one is delivered.
+    /// The frame is dropped, however long it is, and counted; the next one is delivered. The service hears
+    /// nothing of it, so it is not for protocols in which each request has a reply.
     Skip,
     /// The first `max_frame` bytes are delivered when the frame is complete, marked as
     /// [`FrameMark::Truncated`].
@@ -88,7 +89,7 @@ pub enum Malformed {
     #[default]
     Close,
     /// The frame is dropped and counted, and the next one is looked for: only for forms in which it can
-    /// be found (COBS, SLIP, and blocks with an escape).
+    /// be found (COBS, SLIP, and blocks with an escape, or with `restart`).
     Skip,
 }
 

@@ -21,6 +21,8 @@ const FORMS: &[&str] = &[
     "block:0b:1c0d",
     "block:0b:1c,tail=0d",
     "block:61616262:62626161",
+    "block:02:03,restart",
+    "block:02:03,restart,malformed=skip,tail=0d0a",
     "block:02:03,escape=10",
     "block:02:03,escape=10,malformed=skip",
     "block:02:03,escape=7d^20",
@@ -219,6 +221,9 @@ fn marks_that_cannot_be_told_apart_are_refused() {
         "block:1002:1002,escape=10",
         "block:1002:1003,escape=10^20",
         "block:0203:04,escape=10",
+        "block:0203:04,restart",
+        "block:02:02,restart",
+        "block:02:03,restart,escape=10",
     ] {
         let error = text.parse::<Framing>().expect_err(text);
         assert_eq!(error.kind(), ErrorKind::Configuration, "{text}");

@@ -319,10 +319,9 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_that_looks_like_a_frame_confuses_but_does_no_harm() {
+    fn a_tail_that_looks_like_a_part_of_a_frame_confuses_but_does_no_harm() {
         let mut state = 7;
-        for form in ["block:02:03,tail=024103", "block:0241:03,tail=4103", "block:02:0303,tail=02"]
-        {
+        for form in ["block:0241:03,tail=4103", "block:02:0303,tail=03"] {
             let framing: Framing = form.parse().unwrap();
             for len in (0..12).cycle().take(3000) {
                 let data = scattered(b"\x02\x03A", len, &mut state);

@@ -60,14 +60,15 @@ const GROUPS: [Group; 5] = [
     Group {
         heading: "Marks",
         notes: &[
-            "delim:HEX ends a frame. block:START:END stands around it, with tail=HEX, escape=HEX and",
-            "outside=skip or malformed (what is between frames).",
+            "delim:HEX ends a frame. block:START:END stands around it, with tail=HEX, escape=HEX, restart",
+            "(a start within begins a new one) and outside=skip or malformed (what is between frames).",
         ],
         rows: &[
             row("delim:00", "up to this byte", b"hi"),
             row("delim:0d0a", "up to these bytes", b"hi"),
             row("delim:03,keep", "delivered with its end", b"hi\x03"),
             row("block:02:03", "between a start and an end", b"hi"),
+            row("block:02:03,restart", "a start begins anew", b"hi"),
             row("block:0b:1c,tail=0d", "and a tail, if it is there", b"hi"),
         ],
     },
@@ -156,7 +157,7 @@ fn rules() -> String {
     for ((_, default, _), (rule, what)) in detail::rules(&any).into_iter().zip([
         ("max=SIZE", &*of_protocols),
         ("oversize=close|skip|truncate", "a larger one: end the connection, drop it, or cut it"),
-        ("malformed=close|skip", "bytes that are no frame; skip for cobs, slip and an escape"),
+        ("malformed=close|skip", "bytes that are no frame; skip for cobs, slip, escape, restart"),
         ("partial=report|deliver", "a frame that the end of the stream cuts off"),
         ("timeout=SECS|off", "from the first byte of a frame to its last"),
     ]) {

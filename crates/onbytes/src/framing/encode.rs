@@ -94,6 +94,14 @@ impl Compiled {
             Form::OctetCounting(_) if message.is_empty() => {
                 Err(unsendable("an empty message, which octet counting cannot say"))
             }
+            Form::Stuffed(Stuffing {
+                escape: None,
+                marks: Marks::Bytes { start, end, .. },
+                ..
+            }) => match memchr::memchr2(*start, *end, message) {
+                Some(place) => Err(holds("what begins or ends a frame", place)),
+                None => Ok(()),
+            },
             Form::Stuffed(stuffing) if message.is_empty() && stuffing.has_no_start() => {
                 Err(unsendable("an empty message, which this form cannot say"))
             }
@@ -130,6 +138,7 @@ impl Compiled {
             }
             Form::OctetCounting(_) => around(format_len(message.len(), b' ').as_slice(), &[]),
             Form::Netstring => around(format_len(message.len(), b':').as_slice(), b","),
+            Form::Stuffed(Stuffing { plain: Some((start, sent)), .. }) => around(start, sent),
             Form::Stuffed(_) | Form::Cobs => Wrapping::Rewritten,
         }
     }
@@ -279,7 +288,7 @@ fn format_len(len: usize, mark: u8) -> Head {
 }
 
 fn stuff(stuffing: &Stuffing, message: &[u8], out: &mut Vec<u8>) {
-    let escape = stuffing.escape;
+    let Some(escape) = stuffing.escape else { return };
     match stuffing.marks {
         Marks::Bytes { start, end, xor } => {
             out.push(start);

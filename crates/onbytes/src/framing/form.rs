@@ -80,6 +80,9 @@ pub struct Blocks {
     pub tail: Vec<u8>,
     /// How start and end are written inside of a frame. Default: they cannot be.
     pub escape: Option<Escape>,
+    /// Whether a start within a frame begins a new one, and what came of the one before is malformed:
+    /// for marks of one byte each that no content holds. Default: `false`, and it is content.
+    pub restart: bool,
     /// What is done with bytes between frames. Default: they are dropped.
     pub outside: Outside,
 }
@@ -176,6 +179,7 @@ impl Blocks {
             end: end.into(),
             tail: Vec::new(),
             escape: None,
+            restart: false,
             outside: Outside::default(),
         }
     }
@@ -276,7 +280,7 @@ impl FrameForm {
     pub(super) fn finds_next(&self) -> bool {
         match self {
             Self::Cobs | Self::Slip => true,
-            Self::Blocks(blocks) => blocks.escape.is_some(),
+            Self::Blocks(blocks) => blocks.escape.is_some() || blocks.restart,
             _ => false,
         }
     }
@@ -301,6 +305,13 @@ impl Blocks {
         check_mark("an end", &self.end)?;
         if !self.tail.is_empty() {
             self.check_tail()?;
+        }
+        if self.restart && self.escape.is_some() {
+            return Err(wrong("with an escape a start within a frame begins a new one anyway"));
+        }
+        if self.restart && (self.start.len() != 1 || self.end.len() != 1 || self.start == self.end)
+        {
+            return Err(wrong("restart is for a start and an end of one byte each, which differ"));
         }
         match self.escape {
             Some(escape) => self.check_escape(escape),
@@ -417,6 +428,7 @@ crate::config::setters! { Delimiter {
 crate::config::setters! { Blocks {
     tail: impl Into<Vec<u8>> => tail.into();
     escape: impl Into<Option<Escape>> => escape.into();
+    restart: bool => restart;
     outside: Outside => outside;
 }}
 

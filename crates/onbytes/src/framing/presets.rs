@@ -7,9 +7,11 @@ use super::{
 impl Framing {
     /// HL7's MLLP: 0x0B, the message, 0x1C 0x0D, up to 16 MiB.
     ///
-    /// It is tolerant: a frame ends with 0x1C, and the 0x0D that should follow may be missing.
+    /// It is tolerant: a frame ends with 0x1C, and the 0x0D that should follow may be missing. A message
+    /// that is not ended before the next one begins is malformed rather than a part of that.
     pub fn mllp() -> Self {
-        Self::new(Blocks::new([0x0B], [0x1C]).tail([0x0D])).max_frame(16 * 1024 * 1024)
+        let form = Blocks::new([0x0B], [0x1C]).tail([0x0D]).restart(true);
+        Self::new(form).max_frame(16 * 1024 * 1024)
     }
 
     /// ISO 8583 in its most common form on the wire: the length in two bytes, the high one first, which
@@ -36,9 +38,9 @@ impl Framing {
         Self::new(OctetCounting::new().detect_lines(true)).max_frame(64 * 1024)
     }
 
-    /// Frames between STX (0x02) and ETX (0x03).
+    /// Frames between STX (0x02) and ETX (0x03), which hold neither of them.
     pub fn stx_etx() -> Self {
-        Self::new(Blocks::new([0x02], [0x03]))
+        Self::new(Blocks::new([0x02], [0x03]).restart(true))
     }
 
     /// GELF over TCP: a zero byte after each frame.

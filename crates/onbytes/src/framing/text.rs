@@ -146,7 +146,7 @@ impl FrameForm {
     fn options(&self) -> &'static str {
         match self {
             Self::Lines(_) | Self::Delimiter(_) => "keep, ",
-            Self::Blocks(_) => "tail, escape, outside, ",
+            Self::Blocks(_) => "tail, escape, restart, outside, ",
             Self::Length(_) => "offset, adjust, strip, ",
             _ => "",
         }
@@ -163,6 +163,12 @@ impl FrameForm {
             }
             (Self::Blocks(blocks), "tail") => blocks.tail = bytes(key, value)?,
             (Self::Blocks(blocks), "escape") => blocks.escape = Some(escape(value)?),
+            (Self::Blocks(blocks), "restart") => {
+                if !value.is_empty() {
+                    return Err(wrong("restart takes no value"));
+                }
+                blocks.restart = true;
+            }
             (Self::Blocks(blocks), "outside") => {
                 blocks.outside = word(
                     key,
@@ -220,6 +226,7 @@ impl fmt::Display for Blocks {
             Some(Escape { byte, xor }) => write!(f, ",escape={byte:02x}^{xor:02x}")?,
             None => {}
         }
+        f.write_str(if self.restart { ",restart" } else { "" })?;
         match self.outside {
             Outside::Skip => Ok(()),
             Outside::Malformed => f.write_str(",outside=malformed"),

@@ -1,4 +1,4 @@
-//! Frames in which an escape takes the meaning from the bytes that mark start and end.
+//! Frames between marks that mean something wherever they stand, unless an escape takes it from them.
 
 use super::{Step, Wrong};
 use crate::framing::deframer::Content;
@@ -8,8 +8,11 @@ use crate::framing::{Blocks, Outside};
 #[derive(Debug)]
 pub(in crate::framing) struct Stuffing {
     pub(in crate::framing) marks: Marks,
-    pub(in crate::framing) escape: u8,
+    /// Without one, marks cannot be content.
+    pub(in crate::framing) escape: Option<u8>,
     pub(in crate::framing) tail: Vec<u8>,
+    /// Without an escape: what is sent before a message, and behind it.
+    pub(in crate::framing) plain: Option<(Vec<u8>, Vec<u8>)>,
     outside: Outside,
 }
 
@@ -35,24 +38,30 @@ pub(in crate::framing) mod slip {
 }
 
 impl Stuffing {
-    /// That of blocks that have an escape, and were checked.
+    /// That of blocks that have an escape, or begin anew at a start, and were checked.
     pub(in crate::framing) fn of(blocks: &Blocks) -> Option<Self> {
-        let escape = blocks.escape?;
+        if blocks.escape.is_none() && !blocks.restart {
+            return None;
+        }
+        let xor = blocks.escape.map_or(0, |escape| escape.xor);
         let marks = match (&blocks.start[..], &blocks.end[..]) {
-            (&[start], &[end]) if start == end => Marks::Flag { flag: end, xor: escape.xor },
-            (&[start], &[end]) => Marks::Bytes { start, end, xor: escape.xor },
+            (&[start], &[end]) if start == end => Marks::Flag { flag: end, xor },
+            (&[start], &[end]) => Marks::Bytes { start, end, xor },
             (&[_, start], &[_, end]) => Marks::Led { start, end },
             _ => return None,
         };
-        let tail = blocks.tail.clone();
-        Some(Self { marks, escape: escape.byte, tail, outside: blocks.outside })
+        let (escape, tail) = (blocks.escape.map(|escape| escape.byte), blocks.tail.clone());
+        let plain = || (blocks.start.clone(), [&blocks.end[..], &blocks.tail].concat());
+        let plain = escape.is_none().then(plain);
+        Some(Self { marks, escape, tail, plain, outside: blocks.outside })
     }
 
     pub(in crate::framing) fn slip() -> Self {
         Self {
             marks: Marks::Slip,
-            escape: slip::ESC,
+            escape: Some(slip::ESC),
             tail: Vec::new(),
+            plain: None,
             outside: Outside::default(),
         }
     }
@@ -80,10 +89,13 @@ impl Stuffing {
 
     /// The first byte of `data` that means something here, and its place.
     fn next_mark(&self, data: &[u8]) -> Option<(usize, u8)> {
-        let place = match (self.start(), self.end()) {
-            (Some(start), Some(end)) => memchr::memchr3(start, end, self.escape, data),
-            (None, Some(end)) => memchr::memchr2(end, self.escape, data),
-            _ => memchr::memchr(self.escape, data),
+        let place = match (self.start(), self.end(), self.escape) {
+            (Some(start), Some(end), Some(escape)) => memchr::memchr3(start, end, escape, data),
+            (Some(start), Some(end), None) => memchr::memchr2(start, end, data),
+            (None, Some(end), Some(escape)) => memchr::memchr2(end, escape, data),
+            (_, _, Some(escape)) => memchr::memchr(escape, data),
+            // A form has marks of its own, or an escape that leads them.
+            _ => None,
         }?;
         Some((place, data[place]))
     }
@@ -100,7 +112,7 @@ impl Stuffing {
             }
             Marks::Led { start, .. } if byte == start => Meaning::Start,
             Marks::Led { end, .. } if byte == end => Meaning::End,
-            Marks::Led { .. } if byte == self.escape => Meaning::Content(byte),
+            Marks::Led { .. } if self.escape == Some(byte) => Meaning::Content(byte),
             Marks::Slip if byte == slip::ESC_END => Meaning::Content(slip::END),
             Marks::Slip if byte == slip::ESC_ESC => Meaning::Content(slip::ESC),
             Marks::Led { .. } | Marks::Slip => Meaning::Nothing,
@@ -152,7 +164,8 @@ impl Stuffed {
             Marks::Flag { .. } | Marks::Slip => self.between_flags(stuffing, fresh, content),
             Marks::Bytes { start, .. } => self.outside(stuffing, &[start], fresh, content),
             Marks::Led { start, .. } => {
-                self.outside(stuffing, &[stuffing.escape, start], fresh, content)
+                let escape = stuffing.escape.unwrap_or_default();
+                self.outside(stuffing, &[escape, start], fresh, content)
             }
         }
     }
@@ -239,7 +252,7 @@ impl Stuffed {
             return Ok(Step::content(fresh.len()));
         };
         let step = Step::content(place);
-        if byte == stuffing.escape {
+        if stuffing.escape == Some(byte) {
             return Ok(self.escape(stuffing, place, fresh));
         }
         if stuffing.start() == Some(byte) {
@@ -289,7 +302,7 @@ impl Stuffed {
                 Err("a frame begins before the last one has ended".into())
             }
             Meaning::Nothing => {
-                let (escape, byte) = (stuffing.escape, fresh[0]);
+                let (escape, byte) = (stuffing.escape.unwrap_or_default(), fresh[0]);
                 Err(format!("0x{byte:02x} behind the escape 0x{escape:02x}").into())
             }
         }
