@@ -139,7 +139,7 @@ fn a_form_is_told_with_its_text_its_rules_and_an_example() {
         (
             "mllp",
             &[
-                "block:0b:1c,tail=0d,max=16M\n  mllp: HL7 v2",
+                "block:0b:1c,tail=0d,restart,max=16M\n  mllp: HL7 v2",
                 "  max        16M ",
                 "  oversize   close ",
                 "  malformed  close ",
@@ -569,7 +569,7 @@ fn a_line_that_is_no_frame_is_told_by_number_with_exit_code_1() {
         ("lines --show hex", b"00\n0\n", &["line 2 of stdin", "'0'", "two digits"]),
         ("lines --show hex", b"text", &["line 1 of stdin", "'text'"]),
         ("delim:2c", b"ab\na,b\n", &["line 2 of stdin", "at byte 1 it holds the delimiter"]),
-        ("stx-etx", b"\\x03\n", &["line 1 of stdin", "what ends a frame"]),
+        ("stx-etx", b"\\x03\n", &["line 1 of stdin", "what begins or ends a frame"]),
         ("len:u8", &[b'x'; 256], &["line 1 of stdin", "a message of 256 bytes"]),
         ("fixed:3", b"abc\n\n", &["line 2 of stdin", "0 bytes where a frame has 3"]),
         ("octets", b"\n", &["line 1 of stdin", "an empty message"]),

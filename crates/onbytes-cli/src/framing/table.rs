@@ -157,7 +157,7 @@ fn rules() -> String {
     for ((_, default, _), (rule, what)) in detail::rules(&any).into_iter().zip([
         ("max=SIZE", &*of_protocols),
         ("oversize=close|skip|truncate", "a larger one: end the connection, drop it, or cut it"),
-        ("malformed=close|skip", "bytes that are no frame; skip for cobs, slip, escape, restart"),
+        ("malformed=close|skip", "what is no frame; skip: cobs, slip, escape, restart"),
         ("partial=report|deliver", "a frame that the end of the stream cuts off"),
         ("timeout=SECS|off", "from the first byte of a frame to its last"),
     ]) {
