@@ -125,7 +125,7 @@
 //!
 //! Chunk borders mean nothing. One field more makes messages of them: `framing`, for lines, delimiters,
 //! blocks, lengths and the protocols that are made of these. Then a call of `on_bytes` is one frame, and what
-//! it returns is sent as one. The [page on framing](_guide::framing) leads from a protocol to its setting.
+//! it returns is sent as one. A [`RequestClient`] gives each request its own reply. The [page on framing](_guide::framing) leads from a protocol to its setting.
 //!
 //! # Bounds
 //!
