@@ -50,6 +50,14 @@ impl Played {
         RequestClient::new(self.listener.local_addr().unwrap(), config).unwrap()
     }
 
+    /// Asks a request of a client that is not connected, and hears it.
+    async fn is_asked(&self, client: &RequestClient, frame: &'static str) -> (Asked, Server) {
+        let asked = asked(client, frame);
+        let mut server = self.accept().await;
+        assert_eq!(server.hears().await, frame);
+        (asked, server)
+    }
+
     async fn accept(&self) -> Server {
         let accepted = within("a connection", self.listener.accept()).await;
         Server(BufReader::new(accepted.unwrap().0))
@@ -98,9 +106,7 @@ impl Asked {
 async fn a_request_gets_its_reply_though_it_comes_in_pieces() {
     let played = Played::new().await;
     let client = played.client(lines());
-    let asked = asked(&client, "one");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "one");
+    let (asked, mut server) = played.is_asked(&client, "one").await;
     server.says("ON").await;
     tokio::task::yield_now().await;
     server.says("E\n").await;
@@ -112,9 +118,7 @@ async fn a_request_gets_its_reply_though_it_comes_in_pieces() {
 async fn one_at_a_time_the_next_request_waits_for_the_reply() {
     let played = Played::new().await;
     let client = played.client(lines());
-    let first = asked(&client, "one");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "one");
+    let (first, mut server) = played.is_asked(&client, "one").await;
     let second = asked(&client, "two");
     server.says("1\n").await;
     assert_eq!(first.answer().await.unwrap(), "1");
@@ -127,9 +131,7 @@ async fn one_at_a_time_the_next_request_waits_for_the_reply() {
 async fn a_late_reply_is_never_given_to_the_next_request() {
     let played = Played::new().await;
     let client = played.client(short(lines()));
-    let late = asked(&client, "slow");
-    let mut first = played.accept().await;
-    assert_eq!(first.hears().await, "slow");
+    let (late, mut first) = played.is_asked(&client, "slow").await;
     let error = late.error().await;
     assert!(error.is_timeout() && error.to_string().contains("no reply came"), "{error}");
     let next = asked(&client, "quick");
@@ -146,9 +148,7 @@ async fn a_late_reply_is_never_given_to_the_next_request() {
 async fn in_order_a_timeout_gives_up_those_behind_it_with_an_error_of_their_own() {
     let played = Played::new().await;
     let client = played.client(short(lines()).matching(Matching::InOrder(10)));
-    let first = asked(&client, "one");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "one");
+    let (first, mut server) = played.is_asked(&client, "one").await;
     // The one behind it has to have some time left when the first has none.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let second = asked(&client, "two");
@@ -189,9 +189,7 @@ async fn many_requests_are_in_flight_and_answered_in_their_order() {
 async fn a_dropped_request_keeps_its_place_until_its_reply_has_come() {
     let played = Played::new().await;
     let client = played.client(lines().matching(Matching::InOrder(10)));
-    let dropped = asked(&client, "one");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "one");
+    let (dropped, mut server) = played.is_asked(&client, "one").await;
     let kept = asked(&client, "two");
     assert_eq!(server.hears().await, "two");
     dropped.0.abort();
@@ -204,9 +202,7 @@ async fn a_dropped_request_keeps_its_place_until_its_reply_has_come() {
 async fn a_request_that_is_dropped_before_its_turn_is_never_sent() {
     let played = Played::new().await;
     let client = played.client(lines());
-    let first = asked(&client, "one");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "one");
+    let (first, mut server) = played.is_asked(&client, "one").await;
     let mut dropped = Box::pin(client.request("never"));
     assert!(support::poll_once(&mut dropped).is_pending());
     drop(dropped);
@@ -224,9 +220,7 @@ async fn by_key_replies_come_in_any_order_and_late_ones_answer_nothing() {
     let (tell, mut unmatched) = mpsc::unbounded_channel();
     let config = short(lines()).matching(by_first_word());
     let client = played.client(config.on_unmatched(move |frame| drop(tell.send(frame))));
-    let late = asked(&client, "1 slow");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "1 slow");
+    let (late, mut server) = played.is_asked(&client, "1 slow").await;
     assert!(late.error().await.is_timeout());
     // The connection stays, and so do others' requests; the lost key is not used again.
     let refused = asked(&client, "1 again").error().await;
@@ -257,9 +251,7 @@ async fn a_request_without_a_key_or_that_is_no_frame_is_refused_alone() {
     let client = played.client(lines().matching(by_first_word()));
     assert_eq!(client.request("nokey").await.unwrap_err().kind(), ErrorKind::State);
     assert_eq!(client.request("two\nlines").await.unwrap_err().kind(), ErrorKind::Frame);
-    let asked = asked(&client, "1 fine");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "1 fine");
+    let (asked, mut server) = played.is_asked(&client, "1 fine").await;
     server.says("1 FINE\n").await;
     assert_eq!(asked.answer().await.unwrap(), "1 FINE");
 }
@@ -283,9 +275,7 @@ async fn what_comes_unasked_is_no_reply_to_a_later_request() {
 async fn requests_in_flight_fail_with_their_connection_and_others_take_the_next() {
     let played = Played::new().await;
     let client = played.client(lines());
-    let lost = asked(&client, "one");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "one");
+    let (lost, mut server) = played.is_asked(&client, "one").await;
     let waiting = asked(&client, "two");
     server.says("half a rep").await;
     drop(server);
@@ -304,17 +294,13 @@ async fn a_server_that_sends_no_frames_is_left_and_tried_again() {
     let client = played.client(
         RequestConfiguration::new(client).reconnect(Backoff::new().first(Duration::from_millis(5))),
     );
-    let lost = asked(&client, "one");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "one");
+    let (lost, mut server) = played.is_asked(&client, "one").await;
     server.says("much too long a line\n").await;
     let error = lost.error().await;
     assert!(error.is_closed(), "{error:?}");
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("is the most"), "{cause}");
-    let again = asked(&client, "two");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "two");
+    let (again, mut server) = played.is_asked(&client, "two").await;
     server.says("2\n").await;
     assert_eq!(again.answer().await.unwrap(), "2");
 }
@@ -372,9 +358,7 @@ async fn without_reconnecting_the_client_is_over_with_its_connection() {
 async fn more_requests_than_may_wait_are_refused_at_once() {
     let played = Played::new().await;
     let client = played.client(lines().max_waiting(2));
-    let first = asked(&client, "one");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "one");
+    let (first, mut server) = played.is_asked(&client, "one").await;
     let waiting = [asked(&client, "two"), asked(&client, "three")];
     let full = loop {
         // The two are on their way to the line.
@@ -434,9 +418,7 @@ async fn a_heartbeat_without_reply_takes_no_turn() {
 async fn close_waits_for_what_is_in_flight_and_refuses_the_rest() {
     let played = Played::new().await;
     let client = played.client(lines());
-    let first = asked(&client, "one");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "one");
+    let (first, mut server) = played.is_asked(&client, "one").await;
     let second = asked(&client, "two");
     let closing = tokio::spawn({
         let client = client.clone();
@@ -532,9 +514,7 @@ async fn thousands_of_requests_of_several_tasks_get_their_own_replies_though_man
 async fn a_flood_that_nobody_asked_for_does_not_keep_requests_from_their_time_limit() {
     let played = Played::new().await;
     let client = played.client(short(lines()).matching(by_first_word()));
-    let asked = asked(&client, "1 x");
-    let mut server = played.accept().await;
-    assert_eq!(server.hears().await, "1 x");
+    let (asked, mut server) = played.is_asked(&client, "1 x").await;
     let flooding = tokio::spawn(async move {
         loop {
             if server.0.get_mut().write_all(&b"noise\n".repeat(1000)).await.is_err() {
