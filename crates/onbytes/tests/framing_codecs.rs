@@ -133,8 +133,15 @@ fn tricky_bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(prop_oneof![4 => special, 1 => any::<u8>()], 0..most)
 }
 
+/// So many cases, or what `PROPTEST_CASES` says.
+fn cases(usual: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { usual };
+    ProptestConfig { cases, failure_persistence: None, ..config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(cases(3000))]
 
     #[test]
     fn what_was_encoded_is_decoded_however_it_is_cut(

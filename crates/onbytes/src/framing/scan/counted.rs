@@ -152,7 +152,8 @@ impl Netstring {
                 *self = Self::default();
                 Ok(Step { after: 1, ..step }.ends())
             }
-            Some(byte) if self.is_whole => {
+            // Up to it first, so that what is wrong is at the front.
+            Some(byte) if self.is_whole && taken == 0 => {
                 Err(format!("'{}' instead of ',' after a netstring", byte.escape_ascii()).into())
             }
             _ => Ok(step),

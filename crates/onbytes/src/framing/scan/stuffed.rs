@@ -263,8 +263,8 @@ impl Stuffed {
             self.is_aborted = true;
             return Err("a frame begins before the last one has ended".into());
         }
-        self.end(stuffing);
-        Ok(Step { after: 1, ..step }.ends())
+        let tail = self.end(stuffing, &fresh[place + 1..]);
+        Ok(Step { after: 1 + tail, ..step }.ends())
     }
 
     /// An escape stands at `place`.
@@ -274,8 +274,8 @@ impl Stuffed {
         if let Some(next) = fresh.get(place + 1)
             && matches!(stuffing.meaning(*next), Meaning::End)
         {
-            self.end(stuffing);
-            return Step { after: 2, ..step }.ends();
+            let tail = self.end(stuffing, &fresh[place + 2..]);
+            return Step { after: 2 + tail, ..step }.ends();
         }
         self.is_escaped = true;
         Step { after: 1, ..step }
@@ -294,8 +294,8 @@ impl Stuffed {
                 Ok(Step::after(1))
             }
             Meaning::End => {
-                self.end(stuffing);
-                Ok(Step::after(1).ends())
+                let tail = self.end(stuffing, &fresh[1..]);
+                Ok(Step::after(1 + tail).ends())
             }
             Meaning::Start => {
                 self.is_aborted = true;
@@ -308,7 +308,11 @@ impl Stuffed {
         }
     }
 
-    fn end(&mut self, stuffing: &Stuffing) {
-        *self = Self { tail: stuffing.tail.len(), ..Self::default() };
+    /// The frame has ended. Returns how much follows of the tail where it is there whole, which is the rule.
+    fn end(&mut self, stuffing: &Stuffing, behind: &[u8]) -> usize {
+        let tail = stuffing.tail.len();
+        let is_there = behind.starts_with(&stuffing.tail);
+        *self = Self { tail: if is_there { 0 } else { tail }, ..Self::default() };
+        if is_there { tail } else { 0 }
     }
 }
