@@ -54,6 +54,18 @@ pub fn secure_server() -> Result<(SocketAddr, PathBuf, PathBuf), String> {
     }
 }
 
+/// What an echo server of frames is told: where to listen, and the form of its frames, as a text.
+pub fn framed_server<T: FromStr<Err: Display>>() -> Result<(SocketAddr, T), String> {
+    let mut args = std::env::args().skip(1);
+    match (args.next(), args.next()) {
+        (Some(address), Some(form)) => {
+            let form = form.parse().map_err(|error| format!("{form}: {error}"))?;
+            Ok((loopback(&address)?, form))
+        }
+        _ => Err("give an address such as 127.0.0.1:0, and a form of frames such as lines".into()),
+    }
+}
+
 /// Prints the line that tells the runner where the server listens.
 pub fn announce(address: SocketAddr) {
     println!("listening on {address}");

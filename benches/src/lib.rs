@@ -9,10 +9,13 @@
 //!
 //! `compare` starts one echo server after the other, lets `load` exercise it over loopback and
 //! reports the CPU time the server spent per message, relative to `epoll-echo`; with `--tls` it does
-//! so for echo servers over TLS.
+//! so for echo servers over TLS, and with `--framing` for echo servers of frames. `frames` measures the
+//! finding and writing of frames by itself.
 
 pub mod cli;
 pub mod echo;
+pub mod epoll;
+pub mod frames;
 pub mod host;
 pub mod pattern;
 pub mod secure;

@@ -1,10 +1,12 @@
-//! The runner: measures the CPU time per message of echo servers, relative to `epoll-echo`, or of
-//! echo servers over TLS, relative to `tokio-rustls-echo`.
+//! The runner: measures the CPU time per message of echo servers, relative to `epoll-echo`, of echo
+//! servers over TLS, relative to `tokio-rustls-echo`, or of echo servers of frames, relative to
+//! `epoll-framed-echo`.
 //!
 //! ```text
 //! cargo build --release -p onbytes-benches
 //! target/release/compare --rounds 5 --seconds 2
 //! target/release/compare --rounds 5 --seconds 2 --tls
+//! target/release/compare --rounds 5 --seconds 2 --framing lines
 //! ```
 //!
 //! Each measurement is a fresh server bound to one core and the load generator bound to another.
@@ -16,12 +18,15 @@
 //!
 //! - `--rounds N` (default 5), `--seconds S` per measurement (default 2)
 //! - `--tls`: the servers over TLS, with columns of their own and a certificate made for the run
+//! - `--framing FORM`: the servers of frames, with columns of their own. Forms: `lines`, `len:u16be`,
+//!   and with `--servers onbytes-framed-echo` also `mllp` and `len:varint`
 //! - `--only TEXT`: only the columns whose name contains `TEXT`; may be repeated
 //! - `--servers A,B`: only these servers; the yardstick is measured in any case
 //! - `NAME=PATH`: another server, or another binary for a name. It is started without arguments
-//!   (with `--tls`, with an address and the files of a certificate and its key), must print
-//!   `listening on ADDRESS` first and is killed afterwards
+//!   (with `--tls`, with an address and the files of a certificate and its key; with `--framing`, with
+//!   an address and the form), must print `listening on ADDRESS` first and is killed afterwards
 
+use onbytes_benches::frames::Frames;
 use onbytes_benches::host::{self, CpuTime};
 use onbytes_benches::secure::Identity;
 use onbytes_benches::{cli, stats};
@@ -93,6 +98,16 @@ static TLS: Suite = Suite {
     is_tls: true,
 };
 
+static FRAMED: Suite = Suite {
+    servers: &["epoll-framed-echo", "tokio-util-framed-echo", "onbytes-framed-echo"],
+    workloads: &[
+        Workload::new("64 B x 50", 50, 64),
+        Workload::new("64 B x 50, 100 in flight", 50, 64).with(&["--depth", "100"]),
+        Workload::new("16 KiB x 50", 50, 16 << 10),
+    ],
+    is_tls: false,
+};
+
 fn main() -> ExitCode {
     let outcome = Options::parse(std::env::args().skip(1)).and_then(|options| {
         tokio::runtime::Builder::new_current_thread()
@@ -120,6 +135,8 @@ async fn run_until_signal(options: &Options) -> Result<(), String> {
 
 struct Options {
     suite: &'static Suite,
+    /// What makes frames of the messages.
+    framing: Option<Frames>,
     rounds: u64,
     seconds: f64,
     only: Vec<String>,
@@ -137,17 +154,20 @@ impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             suite: &PLAIN,
+            framing: None,
             rounds: 5,
             seconds: 2.0,
             only: Vec::new(),
             selected: None,
             given: Vec::new(),
         };
+        let mut is_tls = false;
         while let Some(word) = args.next() {
             match word.as_str() {
                 "--rounds" => options.rounds = cli::count(&word, &mut args, 1_000)?,
                 "--seconds" => options.seconds = cli::value(&word, &mut args)?,
-                "--tls" => options.suite = &TLS,
+                "--tls" => is_tls = true,
+                "--framing" => options.framing = Some(cli::value(&word, &mut args)?),
                 "--only" => options.only.push(cli::value(&word, &mut args)?),
                 "--servers" => {
                     let names: String = cli::value(&word, &mut args)?;
@@ -161,6 +181,12 @@ impl Options {
                 },
             }
         }
+        options.suite = match (is_tls, options.framing) {
+            (false, None) => &PLAIN,
+            (true, None) => &TLS,
+            (false, Some(_)) => &FRAMED,
+            (true, Some(_)) => return Err("--tls and --framing exclude each other".to_owned()),
+        };
         if !(0.01..=600.0).contains(&options.seconds) {
             return Err(format!("--seconds {}: must be 0.01 to 600", options.seconds));
         }
@@ -314,6 +340,7 @@ struct Bench {
     load: PathBuf,
     cores: Cores,
     seconds: f64,
+    framing: Option<Frames>,
     /// With TLS, what the servers show.
     identity: Option<Identity>,
 }
@@ -324,6 +351,7 @@ impl Bench {
             load: directory.join("load"),
             cores: Cores::choose()?,
             seconds: options.seconds,
+            framing: options.framing,
             identity: options.suite.is_tls.then(Identity::make).transpose()?,
         })
     }
@@ -361,6 +389,9 @@ impl Bench {
         if let Some(identity) = &self.identity {
             command.arg("127.0.0.1:0").arg(identity.certificate()).arg(identity.key());
         }
+        if let Some(frames) = self.framing {
+            command.arg("127.0.0.1:0").arg(frames.text());
+        }
         command
     }
 
@@ -374,6 +405,9 @@ impl Bench {
         command.args(workload.options);
         if let Some(identity) = &self.identity {
             command.arg("--tls").arg(identity.certificate());
+        }
+        if let Some(frames) = self.framing {
+            command.arg("--framing").arg(frames.text());
         }
         command
     }
@@ -482,8 +516,9 @@ async fn within<T>(
 }
 
 fn header(options: &Options, cores: Cores) -> String {
+    let frames = options.framing.map_or(String::new(), |frames| format!("Frames: {frames}\n"));
     format!(
-        "Linux {}, {}, server on core {}, load on core {}, {} rounds of {} s per cell\n",
+        "{frames}Linux {}, {}, server on core {}, load on core {}, {} rounds of {} s per cell\n",
         host::kernel(),
         host::cpu_model(),
         cores.server,
@@ -591,6 +626,7 @@ mod tests {
     fn servers_are_selected_and_added_and_the_yardstick_stays() {
         assert_eq!(names(&[]).unwrap(), PLAIN.servers);
         assert_eq!(names(&["--tls"]).unwrap(), TLS.servers);
+        assert_eq!(names(&["--framing", "lines"]).unwrap(), FRAMED.servers);
         assert_eq!(names(&["--servers", "tokio-echo"]).unwrap(), ["epoll-echo", "tokio-echo"]);
         let added = ["mine=/tmp/mine", "--servers", "mine"];
         assert_eq!(names(&added).unwrap(), ["epoll-echo", "mine"]);
@@ -611,7 +647,15 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for words in [&["--rounds", "0"][..], &["--seconds", "NaN"], &["--fast"], &["-x=y"]] {
+        for words in [
+            &["--rounds", "0"][..],
+            &["--seconds", "NaN"],
+            &["--fast"],
+            &["-x=y"],
+            &["--framing", "x"],
+            &["--tls", "--framing", "lines"],
+            &["--framing", "lines", "--tls"],
+        ] {
             assert!(parse(words).is_err(), "{words:?}");
         }
     }

@@ -11,6 +11,7 @@
 //!
 //! - `--connections N`: connections open at a time (default 1)
 //! - `--size BYTES`: length of a message (default 64)
+//! - `--framing FORM`: every message is a frame of this form, with `--size` bytes of text in it
 //! - `--depth N`: messages in flight per connection (default 1)
 //! - `--messages N`, `--seconds S`: when to stop, whichever comes first (default 5 seconds)
 //! - `--churn`: a new connection for every message
@@ -23,6 +24,7 @@
 //! - `--barrier`: print `ready` once warmed up, start on a line from standard input, and keep the
 //!   connections after the result until standard input ends
 
+use onbytes_benches::frames::Frames;
 use onbytes_benches::pattern::{LONGEST, Pattern};
 use onbytes_benches::secure::{self, Stream};
 use onbytes_benches::stats::Histogram;
@@ -53,7 +55,9 @@ fn main() -> ExitCode {
 struct Options {
     target: SocketAddr,
     connections: usize,
+    /// Of a message as it is sent, with what makes a frame of it.
     size: u64,
+    pattern: Pattern,
     depth: u64,
     messages: u64,
     time: Duration,
@@ -71,11 +75,13 @@ impl Options {
         let (mut connections, mut size, mut depth) = (1, 64, 1);
         let (mut churn, mut spin, mut barrier) = (false, false, false);
         let (mut tls, mut resume) = (None, false);
+        let mut framing = None;
         while let Some(word) = args.next() {
             match word.as_str() {
                 "--connections" => connections = cli::count(&word, &mut args, 20_000)?,
                 "--size" => size = cli::count(&word, &mut args, 1 << 26)?,
                 "--depth" => depth = cli::count(&word, &mut args, 4_096)?,
+                "--framing" => framing = Some(cli::value::<Frames>(&word, &mut args)?),
                 "--messages" => messages = Some(cli::count(&word, &mut args, 1 << 40)?),
                 "--seconds" => seconds = Some(cli::value::<f64>(&word, &mut args)?),
                 "--churn" => churn = true,
@@ -95,6 +101,9 @@ impl Options {
         if resume && !(churn && tls.is_some()) {
             return Err("--resume needs --tls and --churn".to_owned());
         }
+        if framing.is_some_and(|frames| frames.largest() < size as usize) {
+            return Err(format!("--size {size}: that is too large for a frame"));
+        }
         // A number of messages alone ends the run too, but a slow server could make it a long one.
         let seconds = seconds.unwrap_or(if messages.is_some() { 600.0 } else { 5.0 });
         if !(0.0..=3_600.0).contains(&seconds) {
@@ -103,7 +112,9 @@ impl Options {
         Ok(Self {
             target: target.ok_or("the server's address is missing")?,
             connections: connections as usize,
-            size,
+            size: framing.map_or(size, |frames| frames.wire_len(size as usize) as u64),
+            pattern: framing
+                .map_or_else(Pattern::new, |frames| Pattern::framed(frames, size as usize)),
             depth,
             messages: messages.unwrap_or(u64::MAX),
             time: Duration::from_secs_f64(seconds),
@@ -173,7 +184,6 @@ struct Load<'a> {
     clients: Vec<Arc<ClientConfig>>,
     epoll: OwnedFd,
     links: Vec<Link>,
-    pattern: Pattern,
     buffer: Box<[u8]>,
     latencies: Histogram,
     /// Connections made so far.
@@ -193,7 +203,6 @@ impl<'a> Load<'a> {
             clients: certificates.map(|path| client(path)).collect::<Result<_, _>>()?,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?,
             links: Vec::with_capacity(options.connections),
-            pattern: Pattern::new(),
             buffer: vec![0; LONGEST].into_boxed_slice(),
             latencies: Histogram::new(),
             made: 0,
@@ -291,7 +300,7 @@ impl<'a> Load<'a> {
         let was_full = std::mem::take(&mut link.full);
         while link.sent < link.allowed {
             let most = usize::try_from(link.allowed - link.sent).unwrap_or(usize::MAX);
-            match link.stream.write(self.pattern.run(link.number, link.sent, most)) {
+            match link.stream.write(self.options.pattern.run(link.number, link.sent, most)) {
                 Ok(length) => link.sent += length as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     link.full = true;
@@ -336,7 +345,7 @@ impl<'a> Load<'a> {
         if link.received + received.len() as u64 > link.sent {
             return Err("the server sent more than it was sent".to_owned());
         }
-        if !self.pattern.matches(link.number, link.received, received) {
+        if !self.options.pattern.matches(link.number, link.received, received) {
             let (number, position) = (link.number, link.received);
             return Err(format!("wrong bytes on connection {number} after byte {position}"));
         }
@@ -477,6 +486,9 @@ mod tests {
         assert!(parse("127.0.0.1:7000 --seconds 1e9").is_err());
         assert!(parse("127.0.0.1:7000 --seconds NaN").is_err());
         assert!(parse("127.0.0.1:7000 --size 0").is_err());
+        assert_eq!(parse("127.0.0.1:7000 --framing len:u16be").unwrap().size, 66);
+        assert!(parse("127.0.0.1:7000 --framing lines --size 100000").is_err());
+        assert!(parse("127.0.0.1:7000 --framing nothing").is_err());
         assert!(parse("127.0.0.1:7000 --churn --depth 2").is_err());
         assert!(parse("127.0.0.1:7000 --churn --resume").is_err());
         assert!(parse("127.0.0.1:7000 --unknown").is_err());
@@ -521,6 +533,7 @@ mod tests {
         assert_eq!(echoed(address, "--connections 3 --messages 50 --depth 4"), Ok(50));
         assert_eq!(echoed(address, "--connections 2 --messages 3 --size 3000000"), Ok(3));
         assert_eq!(echoed(address, "--connections 3 --messages 50 --churn"), Ok(50));
+        assert_eq!(echoed(address, "--messages 5000 --depth 100 --framing lines"), Ok(5000));
         assert!(echoed(address, "--connections 2 --seconds 0.05 --spin").unwrap() > 0);
     }
 

@@ -121,6 +121,11 @@ impl Sequence {
         self.bytes.len()
     }
 
+    /// Whether `data` begins with it.
+    pub(super) fn begins(&self, data: &[u8]) -> bool {
+        begins(data, &self.bytes)
+    }
+
     /// Where it stands in `data` first.
     pub(super) fn find(&self, data: &[u8]) -> Option<usize> {
         match &*self.bytes {
@@ -159,6 +164,14 @@ impl Sequence {
             }
         }
         Went::On(data.len())
+    }
+}
+
+/// Whether `data` begins with `mark`, which mostly is a single byte: no call for that.
+pub(super) fn begins(data: &[u8], mark: &[u8]) -> bool {
+    match mark {
+        [byte] => data.first() == Some(byte),
+        _ => data.starts_with(mark),
     }
 }
 

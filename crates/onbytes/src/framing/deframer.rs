@@ -83,6 +83,11 @@ impl Content {
         }
     }
 
+    /// Whether nothing of the frame has come yet.
+    fn is_untouched(&self) -> bool {
+        self.len == 0 && self.bytes.is_empty() && self.dropped.is_none()
+    }
+
     fn full_len(&self) -> u64 {
         self.len.max(self.declared)
     }
@@ -233,6 +238,14 @@ impl Deframer {
     /// Does what a step says.
     #[inline]
     fn take(&mut self, step: &Step) -> Result<Option<Found>, Fault> {
+        if step.ends
+            && step.outside == 0
+            && step.content <= self.content.most
+            && self.content.is_untouched()
+        {
+            // The rule: a frame lies whole in what has just come.
+            return Ok(Some(self.take_whole(step)));
+        }
         self.note_outside(step)?;
         if step.before + step.content + step.after > 0 {
             self.is_under_way = true;
@@ -242,9 +255,7 @@ impl Deframer {
         if self.content.full_len() > self.content.most as u64 {
             self.note_oversize()?;
         }
-        let mut raw = self.take_rest(step.len());
-        raw.truncate(step.outside + step.before + step.content);
-        raw.advance(step.outside + step.before);
+        let raw = self.take_content(step);
         if step.ends {
             return Ok(Some(self.complete(raw)));
         }
@@ -252,13 +263,32 @@ impl Deframer {
         Ok(None)
     }
 
-    /// Takes `len` bytes from the front; the last ones without anything that would keep them alive.
-    fn take_rest(&mut self, len: usize) -> Bytes {
-        if len == self.rest.len() {
-            std::mem::take(&mut self.rest)
-        } else {
-            self.rest.split_to(len)
+    /// Takes a frame that lies whole at the front.
+    #[inline(always)]
+    fn take_whole(&mut self, step: &Step) -> Found {
+        self.is_under_way = false;
+        self.waiting_since = None;
+        self.outside = 0;
+        self.content.declared = 0;
+        Found::Frame(self.take_content(step), FrameMark::Whole)
+    }
+
+    /// Takes what a step says from the front, and returns what there is of content in it.
+    #[inline(always)]
+    fn take_content(&mut self, step: &Step) -> Bytes {
+        let start = step.outside + step.before;
+        let end = start + step.content;
+        if step.len() == self.rest.len() {
+            // The last ones are taken without anything that would keep them alive.
+            let mut content = std::mem::take(&mut self.rest);
+            content.truncate(end);
+            content.advance(start);
+            return content;
         }
+        self.rest.advance(start);
+        let content = self.rest.split_to(step.content);
+        self.rest.advance(step.after);
+        content
     }
 
     /// The frame ends with `last`.

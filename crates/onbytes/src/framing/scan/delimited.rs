@@ -2,7 +2,7 @@
 
 use super::{Step, Wrong};
 use crate::framing::Outside;
-use crate::framing::compiled::{Sequence, Went};
+use crate::framing::compiled::{Sequence, Went, begins};
 use crate::framing::deframer::Content;
 
 /// A line that ends with LF or CRLF.
@@ -107,7 +107,7 @@ impl Block {
         if self.is_inside {
             return Ok(self.inside(end, tail, fresh, content));
         }
-        if self.start == 0 && fresh.starts_with(&start.bytes) {
+        if self.start == 0 && start.begins(fresh) {
             return Ok(self.begin(start.len(), end, tail, fresh, content));
         }
         if self.tail > 0 && fresh[0] == tail[tail.len() - self.tail] {
@@ -168,7 +168,7 @@ impl Block {
             self.is_inside = false;
             self.tail = tail.len();
             // The rule, and then it costs no step of its own.
-            if !tail.is_empty() && fresh[step.len()..].starts_with(tail) {
+            if !tail.is_empty() && begins(&fresh[step.len()..], tail) {
                 self.tail = 0;
                 step.after += tail.len();
             }
