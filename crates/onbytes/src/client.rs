@@ -409,6 +409,14 @@ impl ClientWriter {
     }
 }
 
+impl ClientWriter {
+    /// Resets the connection: nothing more is sent, and what is queued is let go.
+    pub(crate) fn abort(&self) {
+        self.connection.link.end(CloseReason::LocalAbort, None);
+        self.connection.link.close_socket(Parting::Reset);
+    }
+}
+
 impl Drop for ClientReader {
     fn drop(&mut self) {
         self.connection.link.abandon_closed(self.watch);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::endpoint::Target;
 use crate::framing::Compiled;
 use crate::{Client, Endpoint, Error, ErrorKind, Result};
 
@@ -88,7 +89,8 @@ impl RequestClient {
     ///
     /// # Errors
     ///
-    /// `Configuration` for a value that cannot be; `State` without a Tokio runtime.
+    /// `Configuration` for a value that cannot be, such as an endpoint without a host; `State` without a
+    /// Tokio runtime.
     pub fn new(endpoint: impl Into<Endpoint>, config: RequestConfiguration) -> Result<Self> {
         Self::start(endpoint.into(), config, None)
     }
@@ -119,6 +121,7 @@ impl RequestClient {
         client: Option<Client>,
     ) -> Result<Self> {
         config.check()?;
+        check_target(&endpoint)?;
         let Some(framing) = &config.client.framing else { return Err(config::without_framing()) };
         let compiled = Compiled::new(framing)?;
         let runtime = Handle::try_current()
@@ -142,7 +145,7 @@ impl RequestClient {
     ///
     /// `Timeout` where no reply came in time; where there was no connection meanwhile its source tells why.
     /// `Closed` where the connection was lost, or had to be given up, before the reply came, and after the
-    /// end of the client. `Frame` where `frame` cannot be sent as one frame. `Full` where
+    /// end of the client; its source tells why. `Frame` where `frame` cannot be sent as one frame. `Full` where
     /// `max_waiting` requests wait already. `State` where it has no key, or one that another request has
     /// that may still be answered.
     ///
@@ -159,8 +162,9 @@ impl RequestClient {
         let deadline = config.deadline();
         orders.try_send(Order { frame, key, deadline, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
-                let most = config.max_waiting;
-                Error::of(ErrorKind::Full, format!("{most} requests wait already"))
+                let message =
+                    format!("as many requests wait as max_waiting, {}", config.max_waiting);
+                Error::of(ErrorKind::Full, message)
             }
             mpsc::error::TrySendError::Closed(_) => self.over(),
         })?;
@@ -191,6 +195,7 @@ impl RequestClient {
 
     fn over(&self) -> Error {
         match &*self.shared.status.borrow() {
+            Status::Over(Some(error)) if error.kind() == ErrorKind::Connect => error.clone(),
             Status::Over(Some(error)) => {
                 Error::caused(ErrorKind::Closed, "the connection was lost", error.clone())
             }
@@ -211,6 +216,16 @@ impl RequestClient {
             _ => unanswered(limit),
         }
     }
+}
+
+fn check_target(endpoint: &Endpoint) -> Result<()> {
+    if endpoint.target() == Target::Any {
+        return Err(Error::configuration(format!("{endpoint}: give a host to connect to, too")));
+    }
+    if endpoint.port() == 0 {
+        return Err(Error::configuration("port 0 cannot be connected to; give 1 to 65535"));
+    }
+    Ok(())
 }
 
 fn unanswered(limit: std::time::Duration) -> Error {

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::config::{in_range, not_zero, setters};
-use crate::{ClientConfiguration, Error, ErrorKind, Result};
+use crate::{
+    ClientConfiguration, Error, ErrorKind, Framing, Malformed, Oversize, PartialFrame, Result,
+};
 
 /// How a [`RequestClient`](crate::RequestClient) connects, matches and waits.
 #[derive(Clone)]
@@ -21,8 +23,8 @@ pub struct RequestConfiguration {
     pub matching: Matching,
     /// The longest wait for a reply, from when the request is made. Default: 30 s.
     pub timeout: Duration,
-    /// How often a connection is tried again; `None`: never, and the client is over when its connection is.
-    /// Default: after 100 ms, then at longer and longer times up to 30 s.
+    /// When a connection is tried again; `None`: never, and the client is over when its connection is.
+    /// Default: after 100 ms, then at longer and longer times up to 30 s, until a request was answered.
     pub reconnect: Option<Backoff>,
     /// What is sent when nothing else was sent or received for a while. Default: nothing.
     pub heartbeat: Option<Heartbeat>,
@@ -109,6 +111,7 @@ impl RequestConfiguration {
     pub fn check(&self) -> Result<()> {
         self.client.check()?;
         let Some(framing) = &self.client.framing else { return Err(without_framing()) };
+        self.check_replies(framing)?;
         if let Matching::InOrder(most) = &self.matching {
             in_range("matching: requests in flight", *most, 1, MOST_IN_FLIGHT)?;
         }
@@ -126,6 +129,26 @@ impl RequestConfiguration {
         framing.encode(&heartbeat.frame).map_err(wrong)?;
         if heartbeat.expects_reply {
             self.matching.key_of_request(&heartbeat.frame).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    /// A reply that is cut, or one that is missing in a row, would be a wrong answer.
+    fn check_replies(&self, framing: &Framing) -> Result<()> {
+        let may_be_cut =
+            framing.oversize == Oversize::Truncate || framing.partial == PartialFrame::Deliver;
+        if may_be_cut {
+            return Err(Error::configuration(
+                "client.framing: a reply must not be cut; take oversize=close and partial=report",
+            ));
+        }
+        let may_be_missing =
+            framing.oversize == Oversize::Skip || framing.malformed == Malformed::Skip;
+        if may_be_missing && !matches!(self.matching, Matching::ByKey(_)) {
+            return Err(Error::configuration(
+                "client.framing: replies in order must not be skipped; take oversize=close and \
+                 malformed=close",
+            ));
         }
         Ok(())
     }
@@ -273,7 +296,6 @@ setters! { Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Framing;
 
     fn framed() -> RequestConfiguration {
         RequestConfiguration::new(ClientConfiguration::new().framing(Framing::lines()))

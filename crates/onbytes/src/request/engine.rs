@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -34,7 +35,11 @@ pub(super) struct Engine {
 enum End {
     /// As it was asked for, or because nobody holds the client any more.
     Wanted,
-    Lost(Error),
+    Lost {
+        error: Error,
+        /// A request was answered, so that the next connection is worth a try soon.
+        was_of_use: bool,
+    },
 }
 
 impl Engine {
@@ -61,11 +66,13 @@ impl Engine {
             };
             let error = match connected {
                 Ok(client) => {
-                    failures = 0;
                     self.status.send_replace(Status::Connected);
                     match Conversation::new(self.config.clone(), client).hold(&mut self).await {
                         End::Wanted => break None,
-                        End::Lost(error) => error,
+                        End::Lost { error, was_of_use } => {
+                            failures = if was_of_use { 0 } else { failures };
+                            error
+                        }
                     }
                 }
                 Err(error) => error,
@@ -128,6 +135,7 @@ struct Conversation {
     /// When something was sent or received last.
     active: Instant,
     is_closing: bool,
+    has_answered: bool,
 }
 
 /// What happens next in a conversation.
@@ -145,14 +153,23 @@ impl Conversation {
         let (reader, writer) = client.into_split();
         let slots = Slots::new(config.matching.clone());
         let active = Instant::now();
-        Self { config, reader, writer, slots, writing: None, active, is_closing: false }
+        Self {
+            config,
+            reader,
+            writer,
+            slots,
+            writing: None,
+            active,
+            is_closing: false,
+            has_answered: false,
+        }
     }
 
     /// Converses until the connection is lost, or is not wanted any more.
     async fn hold(mut self, engine: &mut Engine) -> End {
-        let end = loop {
+        loop {
             if self.is_closing && self.slots.is_empty() && self.writing.is_none() {
-                break End::Wanted;
+                return End::Wanted;
             }
             // A server that sends without end does not keep this thread from others.
             consume_budget().await;
@@ -161,20 +178,17 @@ impl Conversation {
                 self.is_closing = true;
                 engine.refuse_orders();
             } else if let Err(error) = self.take(step).await {
-                break End::Lost(error);
+                let lost = "the connection was lost before the reply came";
+                self.slots.fail(&Error::caused(ErrorKind::Closed, lost, error.clone()));
+                return End::Lost { error, was_of_use: self.has_answered };
             }
-        };
-        if let End::Lost(error) = &end {
-            let lost = "the connection was lost before the reply came";
-            self.slots.fail(&Error::caused(ErrorKind::Closed, lost, error.clone()));
         }
-        end
     }
 
     async fn next(&mut self, engine: &mut Engine) -> Step {
         let may_send = self.writing.is_none() && self.slots.has_room() && !self.is_closing;
         let overdue = self.slots.deadline();
-        let heartbeat = self.heartbeat_due().filter(|_| may_send);
+        let heartbeat = self.heartbeat_due();
         let Self { reader, writing, is_closing, .. } = self;
         tokio::select! {
             frame = reader.read_bytes() => Step::Received(frame),
@@ -216,12 +230,20 @@ impl Conversation {
                 self.note_sent();
             }
         }
-        if let Met::Unmatched(frame) = self.slots.meet(frame)
-            && let Some(hook) = &self.config.on_unmatched
-        {
-            hook(frame);
+        // The functions that find keys, and the hook, are the user's.
+        let meeting = catch_unwind(AssertUnwindSafe(|| self.meet(frame)));
+        meeting.map_err(|_| Error::new("a function that was given to the client panicked"))
+    }
+
+    fn meet(&mut self, frame: Bytes) {
+        match self.slots.meet(frame) {
+            Met::Reply => self.has_answered = true,
+            Met::Unmatched(frame) => {
+                if let Some(hook) = &self.config.on_unmatched {
+                    hook(frame);
+                }
+            }
         }
-        Ok(())
     }
 
     fn note_sent(&mut self) {
@@ -234,10 +256,13 @@ impl Conversation {
     fn expire(&mut self) -> Result<()> {
         match self.slots.expire(Instant::now(), &unanswered(self.config.timeout)) {
             Verdict::GoesOn => Ok(()),
-            Verdict::GiveUp => Err(Error::of(
-                ErrorKind::Timeout,
-                "an earlier request was not answered in time, so the connection was given up",
-            )),
+            Verdict::GiveUp => {
+                // What was not sent yet of a request that nobody waits for is not to be served any more.
+                self.writer.abort();
+                let message =
+                    "an earlier request was not answered in time, so the connection was given up";
+                Err(Error::of(ErrorKind::Timeout, message))
+            }
         }
     }
 
@@ -260,9 +285,13 @@ impl Conversation {
         self.writing = Some((Box::pin(async move { writer.write_bytes(frame).await }), number));
     }
 
-    /// When the next heartbeat is due. While a reply is awaited its time limit tells of a dead connection.
+    /// When the next heartbeat is due. One that is answered waits for its turn, as a request does.
     fn heartbeat_due(&self) -> Option<Instant> {
         let heartbeat = self.config.heartbeat.as_ref()?;
+        let has_turn = !heartbeat.expects_reply || self.slots.has_room();
+        if self.writing.is_some() || self.is_closing || !has_turn {
+            return None;
+        }
         crate::timer::later(self.active, Some(heartbeat.every))
     }
 
