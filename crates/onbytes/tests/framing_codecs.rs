@@ -29,6 +29,7 @@ const FORMS: &[&str] = &[
     "block:02:03,escape=10,outside=malformed,tail=0d0a",
     "block:1002:1003,escape=10",
     "block:1002:1003,escape=10,malformed=skip",
+    "block:1002:1003,escape=10,outside=malformed",
     "block:7e:7e,escape=7d^20",
     "block:7e:7e,escape=7d^20,malformed=skip",
     "fixed:1",
@@ -234,5 +235,18 @@ fn marks_that_cannot_be_told_apart_are_refused() {
     ] {
         let error = text.parse::<Framing>().expect_err(text);
         assert_eq!(error.kind(), ErrorKind::Configuration, "{text}");
+    }
+}
+
+#[test]
+fn half_a_start_before_a_frame_is_malformed_in_any_pieces() {
+    for text in ["block:1002:1003,escape=10,outside=malformed", "block:0b0c:1c,outside=malformed"] {
+        let framing = framing(text);
+        let frame = framing.encode(b"abc").unwrap();
+        let stream = [&frame[..1], &frame].concat();
+        for place in 0..stream.len() {
+            let outcome = decode(&framing, [&stream[..place], &stream[place..]]);
+            assert!(outcome.failure.is_some(), "{text}, cut at {place}: {outcome:?}");
+        }
     }
 }

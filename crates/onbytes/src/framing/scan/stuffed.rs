@@ -179,9 +179,14 @@ impl Stuffed {
         content: &mut Content,
     ) -> Result<Step, Wrong> {
         // A start of two bytes may come in two pieces.
-        if std::mem::take(&mut self.is_escaped) && fresh[0] == start[start.len() - 1] {
-            self.is_inside = true;
-            return Ok(Step::before(1));
+        if std::mem::take(&mut self.is_escaped) {
+            if fresh[0] == start[start.len() - 1] {
+                self.is_inside = true;
+                return Ok(Step::before(1));
+            }
+            if stuffing.outside == Outside::Malformed {
+                return Err(stray(start[0]));
+            }
         }
         if fresh.starts_with(start) {
             return self.begin(stuffing, start.len(), fresh, content);
@@ -198,9 +203,9 @@ impl Stuffed {
                 fresh.len()
             }
         };
-        let stray = between - usize::from(self.is_escaped);
-        if stray > 0 && stuffing.outside == Outside::Malformed {
-            return Err(format!("0x{:02x} where a frame is to begin", fresh[0]).into());
+        let others = between - usize::from(self.is_escaped);
+        if others > 0 && stuffing.outside == Outside::Malformed {
+            return Err(stray(fresh[0]));
         }
         Ok(Step::outside(between))
     }
@@ -315,4 +320,8 @@ impl Stuffed {
         *self = Self { tail: if is_there { 0 } else { tail }, ..Self::default() };
         if is_there { tail } else { 0 }
     }
+}
+
+fn stray(byte: u8) -> Wrong {
+    format!("0x{byte:02x} where a frame is to begin").into()
 }
