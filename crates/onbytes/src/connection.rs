@@ -213,7 +213,8 @@ impl Life {
                 Next::Dropped(error) => {
                     let Membership { run, link, .. } = &self.membership;
                     let id = crate::ConnectionId::of(link.number);
-                    run.events.emit(&Event::FrameDropped { id, error: &error });
+                    let remote_addr = link.remote;
+                    run.events.emit(&Event::FrameDropped { id, remote_addr, error: &error });
                     None
                 }
                 Next::Fault(fault) => {

@@ -61,6 +61,8 @@ pub enum Event<'a> {
     FrameDropped {
         /// The connection.
         id: ConnectionId,
+        /// Its peer.
+        remote_addr: SocketAddr,
         /// What is wrong with the frame.
         error: &'a Error,
     },
@@ -310,12 +312,12 @@ impl Events {
             Event::Closed { id, remote_addr, close } => {
                 self.log_closed(name, *id, *remote_addr, close);
             }
-            Event::FrameDropped { id, error } => {
+            Event::FrameDropped { id, remote_addr, error } => {
                 let Some(left_out) = self.admit(Line::FrameDropped) else {
                     return;
                 };
                 tracing::warn!(
-                    target: "onbytes", event = name, %id, error = %Chain(error), left_out,
+                    target: "onbytes", event = name, %id, %remote_addr, error = %Chain(error), left_out,
                     "a frame was skipped"
                 );
             }

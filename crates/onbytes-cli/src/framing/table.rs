@@ -65,6 +65,7 @@ const GROUPS: [Group; 5] = [
         ],
         rows: &[
             row("delim:00", "up to this byte", b"hi"),
+            row("delim:0d", "lines that end with CR", b"hi"),
             row("delim:0d0a", "up to these bytes", b"hi"),
             row("delim:03,keep", "delivered with its end", b"hi\x03"),
             row("block:02:03", "between a start and an end", b"hi"),
@@ -92,6 +93,7 @@ const GROUPS: [Group; 5] = [
             row("len:varint", "varint (Protocol Buffers)", b"hi"),
             row("len:u16be,adjust=-2", "the length counts itself", b"hi"),
             row("len:u16be,offset=1", "a byte stands before the length", b"hi"),
+            row("len:u8,offset=1,adjust=-2", "and it counts the header, too", b"hi"),
             row("len:u16be,strip=0", "delivered with the length", b"\0\x02hi"),
             row("octets", "digits and a space (RFC 6587)", b"hi"),
             row("netstring", "digits, a colon and a comma", b"hi"),
@@ -103,7 +105,7 @@ const GROUPS: [Group; 5] = [
         rows: &[
             row("cobs", "COBS, and a zero byte", b"a\0b"),
             row("slip", "SLIP (RFC 1055)", b"\xc0"),
-            row("block:1002:1003,escape=10", "DLE STX to DLE ETX", b"\x10"),
+            row("block:1002:1003,escape=10", "DLE stuffing: DLE STX, DLE ETX", b"\x10"),
             row("block:7e:7e,escape=7d^20", "like HDLC and PPP (RFC 1662)", b"\x7e"),
             row("block:02:03,escape=1b", "STX to ETX, with an escape", b"\x03"),
         ],
