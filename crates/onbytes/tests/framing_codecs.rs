@@ -239,6 +239,15 @@ fn marks_that_cannot_be_told_apart_are_refused() {
 }
 
 #[test]
+fn an_offset_beyond_all_bounds_is_refused() {
+    for field in ["u8", "u16be", "dec18"] {
+        let text = format!("len:{field},offset={}", usize::MAX);
+        let error = text.parse::<Framing>().expect_err(&text);
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{text}");
+    }
+}
+
+#[test]
 fn half_a_start_before_a_frame_is_malformed_in_any_pieces() {
     for text in ["block:1002:1003,escape=10,outside=malformed", "block:0b0c:1c,outside=malformed"] {
         let framing = framing(text);
