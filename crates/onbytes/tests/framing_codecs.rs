@@ -49,6 +49,8 @@ const FORMS: &[&str] = &[
     "len:hex4",
     "len:bcd2",
     "len:varint",
+    "len:varint,adjust=2",
+    "len:varint,adjust=-1",
     "octets",
     "syslog",
     "syslog:lf",
