@@ -26,6 +26,7 @@ const FORMS: &[&str] = &[
     "block:02:03,escape=10",
     "block:02:03,escape=10,malformed=skip",
     "block:02:03,escape=7d^20",
+    "block:02:03,escape=7d^20,malformed=skip",
     "block:02:03,escape=10,outside=malformed,tail=0d0a",
     "block:1002:1003,escape=10",
     "block:1002:1003,escape=10,malformed=skip",
@@ -246,6 +247,22 @@ fn an_offset_beyond_all_bounds_is_refused() {
         let text = format!("len:{field},offset={}", usize::MAX);
         let error = text.parse::<Framing>().expect_err(&text);
         assert_eq!(error.kind(), ErrorKind::Configuration, "{text}");
+    }
+}
+
+#[test]
+fn a_start_behind_an_escape_is_skipped_with_its_frame_and_the_next_one_is_delivered() {
+    let framing = framing("block:02:03,escape=7d^20,malformed=skip");
+    let stream = b"\x02a\x7d\x02b\x03";
+    for place in 0..stream.len() {
+        let outcome = decode(&framing, [&stream[..place], &stream[place..]]);
+        assert_eq!(outcome.failure, None, "cut at {place}");
+        assert_eq!(outcome.dropped, 1, "cut at {place}");
+        assert_eq!(
+            outcome.frames,
+            [(Bytes::from_static(b"b"), FrameMark::Whole)],
+            "cut at {place}"
+        );
     }
 }
 
