@@ -221,6 +221,16 @@ fn every_form_is_written_as_it_was_read() {
 }
 
 #[test]
+fn a_bound_that_is_not_the_protocols_is_written_too() {
+    for text in ["syslog", "syslog:lf"] {
+        for max in [Framing::MAX_FRAME, 64 * 1024, 100] {
+            let framing = framing(text).max_frame(max);
+            assert_eq!(framing.to_string().parse::<Framing>().unwrap(), framing, "{text} {max}");
+        }
+    }
+}
+
+#[test]
 fn marks_that_cannot_be_told_apart_are_refused() {
     for text in [
         "block:02:03,tail=024103",

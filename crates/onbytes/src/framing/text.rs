@@ -55,6 +55,8 @@ impl fmt::Display for Framing {
         self.form.fmt(f)?;
         let standard = match self.form {
             FrameForm::Fixed(len) => Self::fixed(len),
+            // It is written by the name of the protocol, which has a bound of its own.
+            FrameForm::OctetCounting(OctetCounting { detect_lines: true, .. }) => Self::syslog(),
             _ => Self::lines(),
         };
         if self.max_frame != standard.max_frame {
