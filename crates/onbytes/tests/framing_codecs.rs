@@ -230,6 +230,23 @@ fn a_bound_that_is_not_the_protocols_is_written_too() {
     }
 }
 
+#[cfg(feature = "serde")]
+#[test]
+fn a_rule_of_a_record_is_above_that_of_its_form() {
+    let cases = [
+        (r#"{"form": "lines,timeout=10", "timeout": 60}"#, "lines"),
+        (r#"{"form": "lines,timeout=10", "timeout": "off"}"#, "lines,timeout=off"),
+        (r#"{"form": "lines,timeout=10"}"#, "lines,timeout=10"),
+        (r#"{"form": "lines,timeout=10", "timeout": null}"#, "lines,timeout=10"),
+        (r#"{"form": "syslog,max=10", "maxFrame": 65536}"#, "syslog"),
+        (r#"{"form": "lines,oversize=skip", "oversize": "close"}"#, "lines"),
+    ];
+    for (record, text) in cases {
+        assert_eq!(serde_json::from_str::<Framing>(record).unwrap(), framing(text), "{record}");
+    }
+    assert!(serde_json::from_str::<Framing>(r#"{"form": "lines", "timeout": "of"}"#).is_err());
+}
+
 #[test]
 fn marks_that_cannot_be_told_apart_are_refused() {
     for text in [

@@ -424,13 +424,13 @@ mod record {
         oversize: Option<String>,
         malformed: Option<String>,
         partial: Option<String>,
-        #[serde(default = "standard_timeout", with = "crate::record::optional_seconds")]
-        timeout: Option<Duration>,
+        #[serde(default)]
+        timeout: Option<Timeout>,
     }
 
-    fn standard_timeout() -> Option<Duration> {
-        Some(Framing::TIMEOUT)
-    }
+    /// A time limit that was given, which may be `"off"`.
+    #[derive(serde::Deserialize)]
+    struct Timeout(#[serde(with = "crate::record::optional_seconds")] Option<Duration>);
 
     impl Record {
         fn read(self) -> Result<Framing> {
@@ -446,8 +446,8 @@ mod record {
                     framing.set_rule(key, &value)?;
                 }
             }
-            if self.timeout != Some(Framing::TIMEOUT) {
-                framing.timeout = self.timeout;
+            if let Some(Timeout(timeout)) = self.timeout {
+                framing.timeout = timeout;
             }
             framing.check()?;
             Ok(framing)
