@@ -1,5 +1,7 @@
 //! Every form of frames, without sockets: however its bytes are cut, the frames are the same.
 
+use std::time::Duration;
+
 use onbytes::{Bytes, ErrorKind, FrameDecoder, FrameMark, Framing};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -245,6 +247,26 @@ fn a_rule_of_a_record_is_above_that_of_its_form() {
         assert_eq!(serde_json::from_str::<Framing>(record).unwrap(), framing(text), "{record}");
     }
     assert!(serde_json::from_str::<Framing>(r#"{"form": "lines", "timeout": "of"}"#).is_err());
+}
+
+#[test]
+fn every_time_is_written_as_it_was_read() {
+    for time in [
+        Duration::MAX,
+        Duration::from_secs(u64::MAX),
+        Duration::from_nanos(1),
+        Duration::new(123_456_789, 123_456_789),
+        Duration::from_millis(1_500),
+        Framing::TIMEOUT,
+    ] {
+        let framing = Framing::lines().timeout(time);
+        let text = framing.to_string();
+        assert_eq!(text.parse::<Framing>().unwrap(), framing, "{text}");
+    }
+    assert_eq!(framing("lines,timeout=1e3"), Framing::lines().timeout(Duration::from_secs(1000)));
+    for text in ["", ".", "-1", "nan", "inf", "1e400", "18446744073709551616", "0.0", "ü.1"] {
+        assert!(format!("lines,timeout={text}").parse::<Framing>().is_err(), "{text}");
+    }
 }
 
 #[test]
