@@ -465,6 +465,17 @@ async fn a_client_with_a_framing_is_no_stream_to_write_to() {
 }
 
 #[tokio::test]
+async fn an_empty_frame_is_not_the_end_for_who_reads_the_content_as_a_stream() {
+    let (mut client, mut server) = played().await;
+    server.write_all(&b"\n".repeat(5_000)).await.unwrap();
+    server.write_all(b"one\n\ntwo\n\n").await.unwrap();
+    drop(server);
+    let mut content = Vec::new();
+    within("the end", client.read_to_end(&mut content)).await.unwrap();
+    assert_eq!(content, b"onetwo");
+}
+
+#[tokio::test]
 async fn a_framing_that_cannot_be_is_refused_by_name() {
     let config = framed(Framing::fixed(0));
     let error = onbytes::Listener::new(0, config).unwrap_err();
