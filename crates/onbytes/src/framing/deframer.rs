@@ -110,8 +110,9 @@ pub(crate) struct Deframer {
     scanner: Scanner,
     /// What has come and was not looked at yet.
     rest: Bytes,
-    /// Whether that is a part of a read buffer, which others may want.
-    rest_is_shared: bool,
+    /// The size of the copy that it is a part of; 0 where it is a part of a read buffer, which others may
+    /// want.
+    copied: usize,
     content: Content,
     /// Something of a frame has come, and not its end.
     is_under_way: bool,
@@ -133,7 +134,7 @@ impl Deframer {
             scanner: Scanner::new(&compiled.form),
             compiled,
             rest: Bytes::new(),
-            rest_is_shared: false,
+            copied: 0,
             content: Content { most, ..Content::default() },
             is_under_way: false,
             waiting_since: None,
@@ -153,7 +154,7 @@ impl Deframer {
         debug_assert!(self.rest.is_empty(), "a chunk is taken when the last one is used up");
         if !self.is_over {
             self.rest = chunk;
-            self.rest_is_shared = true;
+            self.copied = 0;
         }
     }
 
@@ -162,17 +163,21 @@ impl Deframer {
         !self.rest.is_empty()
     }
 
-    /// The memory that it keeps: a read buffer counts as what is left in it.
+    /// The memory that it keeps: a read buffer counts as what is left in it, a copy as a whole.
     pub(crate) fn held(&self) -> u64 {
-        (self.content.bytes.capacity() + self.rest.len()) as u64
+        let rest = if self.rest.is_empty() { 0 } else { self.rest.len().max(self.copied) };
+        (self.content.bytes.capacity() + rest) as u64
     }
 
-    /// Keeps no read buffer alive for long: copies what is left of it.
+    /// Keeps no read buffer alive for long, and no copy of which little is left: copies what there is.
     pub(crate) fn compact(&mut self) {
-        if self.rest_is_shared && !self.rest.is_empty() {
-            self.rest = Bytes::copy_from_slice(&self.rest);
-            self.rest_is_shared = false;
+        // Each copy is less than half of the one before, so that all of them cost little.
+        let is_tight = self.copied > 0 && self.rest.len() >= self.copied / 2;
+        if is_tight || self.rest.is_empty() {
+            return;
         }
+        self.rest = Bytes::copy_from_slice(&self.rest);
+        self.copied = self.rest.len();
     }
 
     /// Lets go of everything: nothing is delivered any more.
@@ -475,5 +480,29 @@ impl FrameDecoder {
     /// How many frames were skipped so far.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_copy_counts_as_all_of_it_until_it_is_copied_again() {
+        let mut deframer = Deframer::new(Compiled::new(&Framing::lines()).unwrap());
+        deframer.feed(b"x\n".repeat(50_000).into());
+        deframer.compact();
+        assert_eq!(deframer.held(), 100_000);
+        for _ in 0..49_990 {
+            assert!(matches!(deframer.next(), Ok(Some(Found::Frame(..)))));
+        }
+        assert_eq!(deframer.rest.len(), 20);
+        assert_eq!(deframer.held(), 100_000, "the copy is alive as a whole");
+        deframer.compact();
+        assert_eq!(deframer.held(), 20);
+        for _ in 0..10 {
+            assert!(matches!(deframer.next(), Ok(Some(Found::Frame(..)))));
+        }
+        assert_eq!(deframer.held(), 0);
     }
 }
