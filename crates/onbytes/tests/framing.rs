@@ -386,6 +386,43 @@ async fn half_frames_count_as_memory() {
     assert!(server.listener.stats().closed(CloseReason::Limit) > 0);
 }
 
+static LAST_REPLY: &[u8] = &[b'x'; 8 * 1024 * 1024];
+
+struct ClosesAtOnce {
+    gate: Arc<Notify>,
+}
+
+impl Script for ClosesAtOnce {
+    async fn connect(&self, _: &Caller) -> Result<()> {
+        self.gate.notified().await;
+        Ok(())
+    }
+
+    async fn bytes(&self, _: Bytes, caller: &Caller) -> Result<Option<Bytes>> {
+        caller.close();
+        Ok(Some(Bytes::from_static(LAST_REPLY)))
+    }
+}
+
+#[tokio::test]
+async fn frames_that_are_not_delivered_are_not_held_while_the_peer_takes_the_last_reply() {
+    let gate = Arc::new(Notify::new());
+    let script = ClosesAtOnce { gate: gate.clone() };
+    let mut server = Server::with(framed(Framing::lines()), script).await;
+    let mut peer = server.connect().await;
+    peer.send("x\n".repeat(25_000)).await;
+    let caller = server.caller().await;
+    gate.notify_one();
+    eventually("a reply that waits", || caller.queued_bytes() > 0).await;
+    // The reply counts as a whole until all of it is sent.
+    let reply = LAST_REPLY.len();
+    eventually("nothing held but the reply", || {
+        (reply..reply + 20_000).contains(&server.listener.stats().memory)
+    })
+    .await;
+    assert!(caller.queued_bytes() > 0, "the peer has read nothing");
+}
+
 // ---- The client ----
 
 async fn played() -> (Client, tokio::net::TcpStream) {

@@ -158,7 +158,8 @@ impl State {
         }
     }
 
-    pub(super) fn discard_frames(&mut self) {
+    /// Nothing more is delivered.
+    pub(crate) fn discard_frames(&mut self) {
         if let Some(framer) = self.framer() {
             framer.deframer.discard();
         }
