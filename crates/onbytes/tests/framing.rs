@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use onbytes::{
@@ -510,6 +512,46 @@ async fn an_empty_frame_is_not_the_end_for_who_reads_the_content_as_a_stream() {
     let mut content = Vec::new();
     within("the end", client.read_to_end(&mut content)).await.unwrap();
     assert_eq!(content, b"onetwo");
+}
+
+/// A client of which one read has been given up when half a frame had come.
+async fn half_read() -> (Client, tokio::net::TcpStream) {
+    let (mut client, mut server) = played().await;
+    server.write_all(b"ha").await.unwrap();
+    while client.stats().bytes_received < 2 {
+        let read = tokio::time::timeout(Duration::from_millis(1), client.read_bytes()).await;
+        assert!(read.is_err(), "half a frame is none");
+    }
+    tokio::time::pause();
+    (client, server)
+}
+
+#[tokio::test]
+async fn the_time_in_which_a_client_does_not_read_is_not_the_servers() {
+    let (mut client, mut server) = half_read().await;
+    tokio::time::advance(2 * Framing::TIMEOUT).await;
+    let mut read = Box::pin(client.read_bytes());
+    let first = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+    assert!(first.is_pending(), "{first:?}");
+    tokio::time::resume();
+    server.write_all(b"lf\n").await.unwrap();
+    assert_eq!(within("the rest", read).await.unwrap().unwrap(), "half");
+}
+
+#[tokio::test]
+async fn the_times_of_reads_that_are_given_up_add_up() {
+    let (mut client, _server) = half_read().await;
+    for _ in 0..2 {
+        let mut read = Box::pin(client.read_bytes());
+        let first = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+        assert!(first.is_pending(), "{first:?}");
+        tokio::time::advance(Framing::TIMEOUT / 2).await;
+    }
+    let mut read = Box::pin(client.read_bytes());
+    match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+        Poll::Ready(Err(error)) => assert_eq!(error.kind(), ErrorKind::Frame),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
@@ -103,6 +104,15 @@ impl Content {
     }
 }
 
+/// How long the end of the frame under way has been waited for.
+#[derive(Debug, Default)]
+struct Wait {
+    /// Since when, if it is now.
+    since: Option<Instant>,
+    /// How long before that.
+    before: Duration,
+}
+
 /// Makes frames of one connection's chunks.
 #[derive(Debug)]
 pub(crate) struct Deframer {
@@ -116,8 +126,7 @@ pub(crate) struct Deframer {
     content: Content,
     /// Something of a frame has come, and not its end.
     is_under_way: bool,
-    /// Since when its end has been waited for.
-    waiting_since: Option<Instant>,
+    wait: Wait,
     /// Bytes since the last frame that belong to none.
     outside: u64,
     /// Why nothing more is delivered: what came was no frame.
@@ -137,7 +146,7 @@ impl Deframer {
             copied: 0,
             content: Content { most, ..Content::default() },
             is_under_way: false,
-            waiting_since: None,
+            wait: Wait::default(),
             outside: 0,
             failure: None,
             is_over: false,
@@ -197,13 +206,16 @@ impl Deframer {
         if !self.is_under_way || self.is_over {
             return None;
         }
-        let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        crate::timer::later(since, self.compiled.framing.timeout)
+        let since = *self.wait.since.get_or_insert_with(Instant::now);
+        let left = self.compiled.framing.timeout?.saturating_sub(self.wait.before);
+        crate::timer::later(since, Some(left))
     }
 
     /// The peer is not waited for at the moment.
     pub(crate) fn pause(&mut self) {
-        self.waiting_since = None;
+        if let Some(since) = self.wait.since.take() {
+            self.wait.before += since.elapsed();
+        }
     }
 
     /// Gives up the frame under way, because that deadline has passed.
@@ -272,7 +284,7 @@ impl Deframer {
     #[inline(always)]
     fn take_whole(&mut self, step: &Step) -> Found {
         self.is_under_way = false;
-        self.waiting_since = None;
+        self.wait = Wait::default();
         self.outside = 0;
         self.content.declared = 0;
         Found::Frame(self.take_content(step), FrameMark::Whole)
@@ -299,7 +311,7 @@ impl Deframer {
     /// The frame ends with `last`.
     fn complete(&mut self, mut last: Bytes) -> Found {
         self.is_under_way = false;
-        self.waiting_since = None;
+        self.wait = Wait::default();
         let most = self.content.most;
         let found = if let Some(fault) = self.content.dropped.take() {
             Found::Dropped(fault)
