@@ -295,23 +295,8 @@ impl ClientReader {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
         let deadline = later(Instant::now(), self.connection.timeout);
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = self.poll_chunk(cx) {
-                return Poll::Ready(result);
-            }
-            let frame = self.connection.link.lock().frame_deadline();
-            let next = [deadline, frame].into_iter().flatten().min();
-            if self.timer.poll_passed(cx, next) {
-                if frame.is_some_and(|frame| next == Some(frame)) {
-                    return Poll::Ready(Err(self.give_up_frame()));
-                }
-                let limit = self.connection.timeout.unwrap_or_default();
-                let message = format!("no data came within {limit:?}");
-                return Poll::Ready(Err(Error::of(ErrorKind::Timeout, message)));
-            }
-            Poll::Pending
-        })
-        .await
+        let mut read = Read { reader: self, deadline, has_waited: false };
+        poll_fn(|cx| read.poll(cx)).await
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
@@ -373,6 +358,42 @@ impl ClientReader {
             if over { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+}
+
+/// One read under way. When it is over, or dropped, the server is not waited for any more.
+struct Read<'a> {
+    reader: &'a mut ClientReader,
+    deadline: Option<Instant>,
+    has_waited: bool,
+}
+
+impl Read<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        if let Poll::Ready(result) = self.reader.poll_chunk(cx) {
+            return Poll::Ready(result);
+        }
+        self.has_waited = true;
+        let connection = &self.reader.connection;
+        let frame = connection.link.lock().frame_deadline();
+        let next = [self.deadline, frame].into_iter().flatten().min();
+        if !self.reader.timer.poll_passed(cx, next) {
+            return Poll::Pending;
+        }
+        if frame.is_some_and(|frame| next == Some(frame)) {
+            return Poll::Ready(Err(self.reader.give_up_frame()));
+        }
+        let limit = connection.timeout.unwrap_or_default();
+        let message = format!("no data came within {limit:?}");
+        Poll::Ready(Err(Error::of(ErrorKind::Timeout, message)))
+    }
+}
+
+impl Drop for Read<'_> {
+    fn drop(&mut self) {
+        if self.has_waited {
+            self.reader.connection.link.lock().pause_frame();
+        }
     }
 }
 

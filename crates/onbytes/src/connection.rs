@@ -249,6 +249,8 @@ impl Life {
     /// Leaves the peer as the ending says: sends what is queued and FIN, or resets.
     async fn part(&mut self) {
         self.calling = PARTING;
+        // Nothing more is delivered, and the peer may take long to read what it is sent.
+        self.membership.link.change(|state, _| state.discard_frames());
         poll_fn(|cx| self.poll_sent(cx)).await;
         let link = &self.membership.link;
         let mut state = link.lock();

@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use onbytes::{
@@ -386,6 +388,43 @@ async fn half_frames_count_as_memory() {
     assert!(server.listener.stats().closed(CloseReason::Limit) > 0);
 }
 
+static LAST_REPLY: &[u8] = &[b'x'; 8 * 1024 * 1024];
+
+struct ClosesAtOnce {
+    gate: Arc<Notify>,
+}
+
+impl Script for ClosesAtOnce {
+    async fn connect(&self, _: &Caller) -> Result<()> {
+        self.gate.notified().await;
+        Ok(())
+    }
+
+    async fn bytes(&self, _: Bytes, caller: &Caller) -> Result<Option<Bytes>> {
+        caller.close();
+        Ok(Some(Bytes::from_static(LAST_REPLY)))
+    }
+}
+
+#[tokio::test]
+async fn frames_that_are_not_delivered_are_not_held_while_the_peer_takes_the_last_reply() {
+    let gate = Arc::new(Notify::new());
+    let script = ClosesAtOnce { gate: gate.clone() };
+    let mut server = Server::with(framed(Framing::lines()), script).await;
+    let mut peer = server.connect().await;
+    peer.send("x\n".repeat(25_000)).await;
+    let caller = server.caller().await;
+    gate.notify_one();
+    eventually("a reply that waits", || caller.queued_bytes() > 0).await;
+    // The reply counts as a whole until all of it is sent.
+    let reply = LAST_REPLY.len();
+    eventually("nothing held but the reply", || {
+        (reply..reply + 20_000).contains(&server.listener.stats().memory)
+    })
+    .await;
+    assert!(caller.queued_bytes() > 0, "the peer has read nothing");
+}
+
 // ---- The client ----
 
 async fn played() -> (Client, tokio::net::TcpStream) {
@@ -462,6 +501,57 @@ async fn a_client_with_a_framing_is_no_stream_to_write_to() {
     let mut content = [0; 6];
     within("content", AsyncReadExt::read_exact(&mut client, &mut content)).await.unwrap();
     assert_eq!(&content, b"onetwo");
+}
+
+#[tokio::test]
+async fn an_empty_frame_is_not_the_end_for_who_reads_the_content_as_a_stream() {
+    let (mut client, mut server) = played().await;
+    server.write_all(&b"\n".repeat(5_000)).await.unwrap();
+    server.write_all(b"one\n\ntwo\n\n").await.unwrap();
+    drop(server);
+    let mut content = Vec::new();
+    within("the end", client.read_to_end(&mut content)).await.unwrap();
+    assert_eq!(content, b"onetwo");
+}
+
+/// A client of which one read has been given up when half a frame had come.
+async fn half_read() -> (Client, tokio::net::TcpStream) {
+    let (mut client, mut server) = played().await;
+    server.write_all(b"ha").await.unwrap();
+    while client.stats().bytes_received < 2 {
+        let read = tokio::time::timeout(Duration::from_millis(1), client.read_bytes()).await;
+        assert!(read.is_err(), "half a frame is none");
+    }
+    tokio::time::pause();
+    (client, server)
+}
+
+#[tokio::test]
+async fn the_time_in_which_a_client_does_not_read_is_not_the_servers() {
+    let (mut client, mut server) = half_read().await;
+    tokio::time::advance(2 * Framing::TIMEOUT).await;
+    let mut read = Box::pin(client.read_bytes());
+    let first = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+    assert!(first.is_pending(), "{first:?}");
+    tokio::time::resume();
+    server.write_all(b"lf\n").await.unwrap();
+    assert_eq!(within("the rest", read).await.unwrap().unwrap(), "half");
+}
+
+#[tokio::test]
+async fn the_times_of_reads_that_are_given_up_add_up() {
+    let (mut client, _server) = half_read().await;
+    for _ in 0..2 {
+        let mut read = Box::pin(client.read_bytes());
+        let first = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+        assert!(first.is_pending(), "{first:?}");
+        tokio::time::advance(Framing::TIMEOUT / 2).await;
+    }
+    let mut read = Box::pin(client.read_bytes());
+    match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+        Poll::Ready(Err(error)) => assert_eq!(error.kind(), ErrorKind::Frame),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Every form of frames, without sockets: however its bytes are cut, the frames are the same.
 
+use std::time::Duration;
+
 use onbytes::{Bytes, ErrorKind, FrameDecoder, FrameMark, Framing};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -26,6 +28,7 @@ const FORMS: &[&str] = &[
     "block:02:03,escape=10",
     "block:02:03,escape=10,malformed=skip",
     "block:02:03,escape=7d^20",
+    "block:02:03,escape=7d^20,malformed=skip",
     "block:02:03,escape=10,outside=malformed,tail=0d0a",
     "block:1002:1003,escape=10",
     "block:1002:1003,escape=10,malformed=skip",
@@ -49,6 +52,8 @@ const FORMS: &[&str] = &[
     "len:hex4",
     "len:bcd2",
     "len:varint",
+    "len:varint,adjust=2",
+    "len:varint,adjust=-1",
     "octets",
     "syslog",
     "syslog:lf",
@@ -218,6 +223,53 @@ fn every_form_is_written_as_it_was_read() {
 }
 
 #[test]
+fn a_bound_that_is_not_the_protocols_is_written_too() {
+    for text in ["syslog", "syslog:lf"] {
+        for max in [Framing::MAX_FRAME, 64 * 1024, 100] {
+            let framing = framing(text).max_frame(max);
+            assert_eq!(framing.to_string().parse::<Framing>().unwrap(), framing, "{text} {max}");
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn a_rule_of_a_record_is_above_that_of_its_form() {
+    let cases = [
+        (r#"{"form": "lines,timeout=10", "timeout": 60}"#, "lines"),
+        (r#"{"form": "lines,timeout=10", "timeout": "off"}"#, "lines,timeout=off"),
+        (r#"{"form": "lines,timeout=10"}"#, "lines,timeout=10"),
+        (r#"{"form": "lines,timeout=10", "timeout": null}"#, "lines,timeout=10"),
+        (r#"{"form": "syslog,max=10", "maxFrame": 65536}"#, "syslog"),
+        (r#"{"form": "lines,oversize=skip", "oversize": "close"}"#, "lines"),
+    ];
+    for (record, text) in cases {
+        assert_eq!(serde_json::from_str::<Framing>(record).unwrap(), framing(text), "{record}");
+    }
+    assert!(serde_json::from_str::<Framing>(r#"{"form": "lines", "timeout": "of"}"#).is_err());
+}
+
+#[test]
+fn every_time_is_written_as_it_was_read() {
+    for time in [
+        Duration::MAX,
+        Duration::from_secs(u64::MAX),
+        Duration::from_nanos(1),
+        Duration::new(123_456_789, 123_456_789),
+        Duration::from_millis(1_500),
+        Framing::TIMEOUT,
+    ] {
+        let framing = Framing::lines().timeout(time);
+        let text = framing.to_string();
+        assert_eq!(text.parse::<Framing>().unwrap(), framing, "{text}");
+    }
+    assert_eq!(framing("lines,timeout=1e3"), Framing::lines().timeout(Duration::from_secs(1000)));
+    for text in ["", ".", "-1", "nan", "inf", "1e400", "18446744073709551616", "0.0", "ü.1"] {
+        assert!(format!("lines,timeout={text}").parse::<Framing>().is_err(), "{text}");
+    }
+}
+
+#[test]
 fn marks_that_cannot_be_told_apart_are_refused() {
     for text in [
         "block:02:03,tail=024103",
@@ -235,6 +287,31 @@ fn marks_that_cannot_be_told_apart_are_refused() {
     ] {
         let error = text.parse::<Framing>().expect_err(text);
         assert_eq!(error.kind(), ErrorKind::Configuration, "{text}");
+    }
+}
+
+#[test]
+fn an_offset_beyond_all_bounds_is_refused() {
+    for field in ["u8", "u16be", "dec18"] {
+        let text = format!("len:{field},offset={}", usize::MAX);
+        let error = text.parse::<Framing>().expect_err(&text);
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{text}");
+    }
+}
+
+#[test]
+fn a_start_behind_an_escape_is_skipped_with_its_frame_and_the_next_one_is_delivered() {
+    let framing = framing("block:02:03,escape=7d^20,malformed=skip");
+    let stream = b"\x02a\x7d\x02b\x03";
+    for place in 0..stream.len() {
+        let outcome = decode(&framing, [&stream[..place], &stream[place..]]);
+        assert_eq!(outcome.failure, None, "cut at {place}");
+        assert_eq!(outcome.dropped, 1, "cut at {place}");
+        assert_eq!(
+            outcome.frames,
+            [(Bytes::from_static(b"b"), FrameMark::Whole)],
+            "cut at {place}"
+        );
     }
 }
 

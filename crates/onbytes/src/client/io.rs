@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Client, ClientReader, ClientWriter};
+use crate::Result;
 use crate::link::{State, WriteStep};
 
 impl AsyncRead for ClientReader {
@@ -21,7 +22,7 @@ impl AsyncRead for ClientReader {
             return Poll::Ready(Ok(()));
         }
         if this.rest.is_empty() {
-            this.rest = ready!(this.poll_chunk(cx))?.unwrap_or_default();
+            this.rest = ready!(this.poll_content(cx))?;
         }
         let count = this.rest.len().min(buffer.remaining());
         buffer.put_slice(&this.rest[..count]);
@@ -31,6 +32,23 @@ impl AsyncRead for ClientReader {
             this.rest = Bytes::new();
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl ClientReader {
+    /// What is read next, or nothing at the end. An empty frame is passed over, because nothing read would
+    /// mean the end.
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
+        /// So many empty frames are passed over before others get their turn.
+        const TURN: usize = 1024;
+        for _ in 0..TURN {
+            match ready!(self.poll_chunk(cx))? {
+                Some(data) if data.is_empty() => {}
+                data => return Poll::Ready(Ok(data.unwrap_or_default())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -116,6 +116,7 @@ impl Pace {
             if !matches!(next, Poll::Ready(Next::Over)) {
                 state.set_doing(ConnectionState::Busy);
             }
+            state.pause_frame();
             if let Some(arrival) = &mut self.arrival {
                 arrival.pause(Instant::now());
             }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
@@ -103,6 +104,15 @@ impl Content {
     }
 }
 
+/// How long the end of the frame under way has been waited for.
+#[derive(Debug, Default)]
+struct Wait {
+    /// Since when, if it is now.
+    since: Option<Instant>,
+    /// How long before that.
+    before: Duration,
+}
+
 /// Makes frames of one connection's chunks.
 #[derive(Debug)]
 pub(crate) struct Deframer {
@@ -110,13 +120,13 @@ pub(crate) struct Deframer {
     scanner: Scanner,
     /// What has come and was not looked at yet.
     rest: Bytes,
-    /// Whether that is a part of a read buffer, which others may want.
-    rest_is_shared: bool,
+    /// The size of the copy that it is a part of; 0 where it is a part of a read buffer, which others may
+    /// want.
+    copied: usize,
     content: Content,
     /// Something of a frame has come, and not its end.
     is_under_way: bool,
-    /// Since when its end has been waited for.
-    waiting_since: Option<Instant>,
+    wait: Wait,
     /// Bytes since the last frame that belong to none.
     outside: u64,
     /// Why nothing more is delivered: what came was no frame.
@@ -133,10 +143,10 @@ impl Deframer {
             scanner: Scanner::new(&compiled.form),
             compiled,
             rest: Bytes::new(),
-            rest_is_shared: false,
+            copied: 0,
             content: Content { most, ..Content::default() },
             is_under_way: false,
-            waiting_since: None,
+            wait: Wait::default(),
             outside: 0,
             failure: None,
             is_over: false,
@@ -153,7 +163,7 @@ impl Deframer {
         debug_assert!(self.rest.is_empty(), "a chunk is taken when the last one is used up");
         if !self.is_over {
             self.rest = chunk;
-            self.rest_is_shared = true;
+            self.copied = 0;
         }
     }
 
@@ -162,17 +172,21 @@ impl Deframer {
         !self.rest.is_empty()
     }
 
-    /// The memory that it keeps: a read buffer counts as what is left in it.
+    /// The memory that it keeps: a read buffer counts as what is left in it, a copy as a whole.
     pub(crate) fn held(&self) -> u64 {
-        (self.content.bytes.capacity() + self.rest.len()) as u64
+        let rest = if self.rest.is_empty() { 0 } else { self.rest.len().max(self.copied) };
+        (self.content.bytes.capacity() + rest) as u64
     }
 
-    /// Keeps no read buffer alive for long: copies what is left of it.
+    /// Keeps no read buffer alive for long, and no copy of which little is left: copies what there is.
     pub(crate) fn compact(&mut self) {
-        if self.rest_is_shared && !self.rest.is_empty() {
-            self.rest = Bytes::copy_from_slice(&self.rest);
-            self.rest_is_shared = false;
+        // Each copy is less than half of the one before, so that all of them cost little.
+        let is_tight = self.copied > 0 && self.rest.len() >= self.copied / 2;
+        if is_tight || self.rest.is_empty() {
+            return;
         }
+        self.rest = Bytes::copy_from_slice(&self.rest);
+        self.copied = self.rest.len();
     }
 
     /// Lets go of everything: nothing is delivered any more.
@@ -192,13 +206,16 @@ impl Deframer {
         if !self.is_under_way || self.is_over {
             return None;
         }
-        let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        crate::timer::later(since, self.compiled.framing.timeout)
+        let since = *self.wait.since.get_or_insert_with(Instant::now);
+        let left = self.compiled.framing.timeout?.saturating_sub(self.wait.before);
+        crate::timer::later(since, Some(left))
     }
 
     /// The peer is not waited for at the moment.
     pub(crate) fn pause(&mut self) {
-        self.waiting_since = None;
+        if let Some(since) = self.wait.since.take() {
+            self.wait.before += since.elapsed();
+        }
     }
 
     /// Gives up the frame under way, because that deadline has passed.
@@ -267,7 +284,7 @@ impl Deframer {
     #[inline(always)]
     fn take_whole(&mut self, step: &Step) -> Found {
         self.is_under_way = false;
-        self.waiting_since = None;
+        self.wait = Wait::default();
         self.outside = 0;
         self.content.declared = 0;
         Found::Frame(self.take_content(step), FrameMark::Whole)
@@ -294,7 +311,7 @@ impl Deframer {
     /// The frame ends with `last`.
     fn complete(&mut self, mut last: Bytes) -> Found {
         self.is_under_way = false;
-        self.waiting_since = None;
+        self.wait = Wait::default();
         let most = self.content.most;
         let found = if let Some(fault) = self.content.dropped.take() {
             Found::Dropped(fault)
@@ -475,5 +492,29 @@ impl FrameDecoder {
     /// How many frames were skipped so far.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_copy_counts_as_all_of_it_until_it_is_copied_again() {
+        let mut deframer = Deframer::new(Compiled::new(&Framing::lines()).unwrap());
+        deframer.feed(b"x\n".repeat(50_000).into());
+        deframer.compact();
+        assert_eq!(deframer.held(), 100_000);
+        for _ in 0..49_990 {
+            assert!(matches!(deframer.next(), Ok(Some(Found::Frame(..)))));
+        }
+        assert_eq!(deframer.rest.len(), 20);
+        assert_eq!(deframer.held(), 100_000, "the copy is alive as a whole");
+        deframer.compact();
+        assert_eq!(deframer.held(), 20);
+        for _ in 0..10 {
+            assert!(matches!(deframer.next(), Ok(Some(Found::Frame(..)))));
+        }
+        assert_eq!(deframer.held(), 0);
     }
 }

@@ -200,9 +200,7 @@ fn check_sent_line(message: &[u8]) -> Result<()> {
 /// The length to be written for `message`.
 fn length_of(prefix: &LengthPrefix, message: &[u8]) -> Result<u64> {
     let have = message.len();
-    let Some(header) = prefix.field.size().map(|size| prefix.offset + size) else {
-        return Ok(have as u64);
-    };
+    let header = prefix.header();
     let whole = have + prefix.strip.unwrap_or(header);
     if whole < header {
         return Err(unsendable(format!(

@@ -200,7 +200,7 @@ impl LengthPrefix {
 
     /// Bytes up to the end of the length; 0 where the length's own size varies.
     pub(super) fn header(&self) -> usize {
-        self.offset + self.field.size().unwrap_or(0)
+        self.offset.saturating_add(self.field.size().unwrap_or(0))
     }
 }
 

@@ -55,6 +55,8 @@ impl fmt::Display for Framing {
         self.form.fmt(f)?;
         let standard = match self.form {
             FrameForm::Fixed(len) => Self::fixed(len),
+            // It is written by the name of the protocol, which has a bound of its own.
+            FrameForm::OctetCounting(OctetCounting { detect_lines: true, .. }) => Self::syslog(),
             _ => Self::lines(),
         };
         if self.max_frame != standard.max_frame {
@@ -73,7 +75,7 @@ impl fmt::Display for Framing {
         }
         match self.timeout {
             Some(Self::TIMEOUT) => Ok(()),
-            Some(timeout) => write!(f, ",timeout={}", timeout.as_secs_f64()),
+            Some(timeout) => write!(f, ",timeout={}", Seconds(timeout)),
             None => f.write_str(",timeout=off"),
         }
     }
@@ -367,11 +369,32 @@ fn timeout(text: &str) -> Result<Option<Duration>> {
     if text == "off" {
         return Ok(None);
     }
-    let seconds = text.parse::<f64>().ok();
-    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    time.map(Some).ok_or_else(|| {
+    seconds(text).map(Some).ok_or_else(|| {
         wrong(format!("timeout takes a number of seconds, or off, not '{}'", shown(text)))
     })
+}
+
+/// A number of seconds: to the nanosecond where it is written in plain digits.
+fn seconds(text: &str) -> Option<Duration> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    if is_plain(whole) && is_plain(part) && part.len() <= 9 {
+        let nanoseconds = format!("{part:0<9}").parse().ok()?;
+        return Some(Duration::new(whole.parse().ok()?, nanoseconds));
+    }
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+/// Writes a time so that the same is read again: a floating-point number has too few digits for some.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_secs())?;
+        match self.0.subsec_nanos() {
+            0 => Ok(()),
+            part => write!(f, ".{}", format!("{part:09}").trim_end_matches('0')),
+        }
+    }
 }
 
 fn word<T: Copy>(key: &str, value: &str, words: &[(&str, T)]) -> Result<T> {
@@ -422,13 +445,13 @@ mod record {
         oversize: Option<String>,
         malformed: Option<String>,
         partial: Option<String>,
-        #[serde(default = "standard_timeout", with = "crate::record::optional_seconds")]
-        timeout: Option<Duration>,
+        #[serde(default)]
+        timeout: Option<Timeout>,
     }
 
-    fn standard_timeout() -> Option<Duration> {
-        Some(Framing::TIMEOUT)
-    }
+    /// A time limit that was given, which may be `"off"`.
+    #[derive(serde::Deserialize)]
+    struct Timeout(#[serde(with = "crate::record::optional_seconds")] Option<Duration>);
 
     impl Record {
         fn read(self) -> Result<Framing> {
@@ -444,8 +467,8 @@ mod record {
                     framing.set_rule(key, &value)?;
                 }
             }
-            if self.timeout != Some(Framing::TIMEOUT) {
-                framing.timeout = self.timeout;
+            if let Some(Timeout(timeout)) = self.timeout {
+                framing.timeout = timeout;
             }
             framing.check()?;
             Ok(framing)

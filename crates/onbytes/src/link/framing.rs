@@ -128,6 +128,13 @@ impl State {
         framer.deframer.deadline()
     }
 
+    /// The peer is not waited for at the moment.
+    pub(crate) fn pause_frame(&mut self) {
+        if let Some(framer) = self.framer() {
+            framer.deframer.pause();
+        }
+    }
+
     /// The frame under way is not waited for any longer.
     pub(crate) fn give_up_frame(&mut self) -> Option<Fault> {
         Some(self.framer()?.deframer.give_up())
@@ -158,7 +165,8 @@ impl State {
         }
     }
 
-    pub(super) fn discard_frames(&mut self) {
+    /// Nothing more is delivered.
+    pub(crate) fn discard_frames(&mut self) {
         if let Some(framer) = self.framer() {
             framer.deframer.discard();
         }

@@ -307,6 +307,8 @@ impl Stuffed {
                 Err("a frame begins before the last one has ended".into())
             }
             Meaning::Nothing => {
+                // A start is no second error: what came before ends there, and the next frame begins.
+                self.is_aborted = stuffing.start() == Some(fresh[0]);
                 let (escape, byte) = (stuffing.escape.unwrap_or_default(), fresh[0]);
                 Err(format!("0x{byte:02x} behind the escape 0x{escape:02x}").into())
             }
