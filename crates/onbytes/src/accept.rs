@@ -55,8 +55,8 @@ fn size_of_result<A, B, R>(_: impl FnOnce(A, B) -> R) -> usize {
 
 /// What has to be so before anybody is accepted.
 pub(crate) struct Gates {
-    pub(crate) attached: watch::Receiver<Attached>,
-    pub(crate) suspended: watch::Receiver<bool>,
+    attached: watch::Receiver<Attached>,
+    suspended: watch::Receiver<bool>,
     /// How short memory is.
     pressure: watch::Receiver<Pressure>,
 }
@@ -111,15 +111,15 @@ pub(crate) async fn accept_loop(
     loop {
         run.settings.refresh(&mut current);
         reserve.keep(current.limits.when_full);
-        let arrival = tokio::select! {
+        let caller = tokio::select! {
             biased;
-            arrival = next_arrival(&socket, &run, &current, &mut gates) => arrival,
+            caller = next_caller(&socket, &run, &current, &mut gates) => caller,
             () = run.settings.changed_from(&current) => continue,
         };
         // Whoever comes in does so under the settings of now.
         run.settings.refresh(&mut current);
-        let (error, trouble) = match arrival {
-            Ok(arrival) => match admit(arrival, local, &run, &current).await {
+        let (error, trouble) = match caller {
+            Ok(caller) => match admit(caller, local, &run, &current).await {
                 Ok(()) => {
                     backoff = Backoff::default();
                     run.events.recovered();
@@ -156,7 +156,7 @@ pub(crate) async fn accept_loop(
 }
 
 /// A caller, the service it is for, and its place if it has one already.
-struct Arrival {
+struct NewCaller {
     fd: OwnedFd,
     remote: Option<SocketAddr>,
     service: Arc<dyn Attachment>,
@@ -165,12 +165,12 @@ struct Arrival {
 
 /// Waits for a caller. Where callers are to wait, the place is taken first, so that those beyond it
 /// stay in the backlog.
-async fn next_arrival(
+async fn next_caller(
     socket: &ListeningSocket,
     run: &Run,
     current: &Current,
     gates: &mut Gates,
-) -> io::Result<Arrival> {
+) -> io::Result<NewCaller> {
     let when_full = current.limits.when_full;
     gates.open(when_full).await;
     let place = match when_full {
@@ -184,7 +184,7 @@ async fn next_arrival(
         // A gate may have been closed meanwhile: then the caller goes on waiting.
         let Some(service) = gates.service(when_full) else { continue };
         match socket.accept() {
-            Ok((fd, remote)) => return Ok(Arrival { fd, remote, service, place }),
+            Ok((fd, remote)) => return Ok(NewCaller { fd, remote, service, place }),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
@@ -242,12 +242,12 @@ async fn place_of_handshake(_: &Run) -> Option<Place> {
 
 /// Gives a caller to its service, or turns it away.
 async fn admit(
-    arrival: Arrival,
+    caller: NewCaller,
     listening: SocketAddr,
     run: &Arc<Run>,
     current: &Arc<Current>,
 ) -> io::Result<()> {
-    let Arrival { fd, remote, service, place } = arrival;
+    let NewCaller { fd, remote, service, place } = caller;
     // A caller without an address has gone already.
     let remote = canonical(remote.ok_or(io::ErrorKind::ConnectionAborted)?);
     let entry = match let_in(remote, place, run, current).await {
