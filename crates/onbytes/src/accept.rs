@@ -382,44 +382,34 @@ impl Backoff {
 #[derive(Default)]
 struct Reserve {
     spare: Option<File>,
-    is_wanted: bool,
 }
 
 impl Reserve {
     /// Has a descriptor in reserve where callers beyond a bound are refused. Where they wait, they wait
     /// for descriptors too.
     fn keep(&mut self, when_full: WhenFull) {
-        self.is_wanted = when_full == WhenFull::Refuse;
-        if !self.is_wanted {
-            self.spare = None;
-        } else if self.spare.is_none() {
-            self.spare = File::open("/dev/null").ok();
+        match when_full {
+            WhenFull::Queue => self.spare = None,
+            WhenFull::Refuse if self.spare.is_some() => {}
+            WhenFull::Refuse => self.spare = File::open("/dev/null").ok(),
         }
-    }
-
-    fn refill(&mut self) {
-        self.keep(if self.is_wanted { WhenFull::Refuse } else { WhenFull::Queue });
     }
 
     /// Turns one caller away with the spare descriptor, if one waits; `false` where there is no
-    /// spare one.
+    /// spare one. Afterwards there is none until the next [`keep`](Self::keep).
     fn turn_away(&mut self, socket: &ListeningSocket, run: &Run) -> bool {
-        self.refill();
         if self.spare.take().is_none() {
             return false;
         }
-        let result = socket.accept();
-        let is_possible = match &result {
-            Ok(_) => true,
+        match socket.accept() {
+            Ok((fd, remote)) => {
+                drop(fd);
+                refuse(remote.map(canonical), Refusal::Starved, run);
+                true
+            }
             // Nobody waits: the next one is waited for, not slept for.
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        };
-        if let Ok((fd, remote)) = result {
-            drop(fd);
-            refuse(remote.map(canonical), Refusal::Starved, run);
         }
-        self.refill();
-        is_possible
     }
 }
 
