@@ -268,7 +268,7 @@ fn poll_received(
     const TURN: usize = 32;
     for _ in 0..TURN {
         match ready!(state.poll_input(cx, wakes)) {
-            Some(Received::Piece { .. } | Received::Dropped(_)) => {}
+            Some(Received::Piece { .. } | Received::Dropped { .. }) => {}
             received => {
                 // The reader may take its time for the next one.
                 state.compact_input();

@@ -363,7 +363,7 @@ impl Link {
             let may_enter = state
                 .check_open()
                 .and_then(|()| state.check_message(&data))
-                .map(|()| state.may_enter(data.len()));
+                .map(|()| state.may_enter(state.sent_len(&data)));
             if !matches!(may_enter, Ok(true)) {
                 wakes.spent.push(data);
                 may_enter?;

@@ -198,6 +198,40 @@ async fn half_a_frame_at_the_end_is_delivered_and_marked_where_the_rules_say_so(
     server.expect([Seen::Close(CloseReason::PartialFrame)]).await;
 }
 
+/// Closes at the peer's end.
+struct Closes;
+impl Script for Closes {
+    async fn end(&self, caller: &Caller) -> Result<Option<Bytes>> {
+        caller.close();
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn half_a_frame_that_is_delivered_is_the_reason_though_the_service_closes() {
+    let framing = Framing::lines().partial(PartialFrame::Deliver);
+    let mut server = Server::with(framed(framing), Closes).await;
+    let mut peer = server.connect().await;
+    peer.send("ha").await;
+    peer.finish().await;
+    peer.expect_end("ha\n").await;
+    assert_eq!(server.close().await.reason, CloseReason::PartialFrame);
+}
+
+#[tokio::test]
+async fn the_room_of_the_queue_is_for_what_is_sent() {
+    let mut server = Server::with(narrow().framing(form("slip")), Echo).await;
+    let _peer = Peer::connect_narrow(server.address).await;
+    let caller = server.caller().await;
+    while caller.queued_bytes() < 30_000 {
+        caller.try_write_bytes(vec![1; 1000]).unwrap();
+    }
+    // There is room for these bytes as they stand, and not as they are sent: each takes two.
+    let most = 64 * 1024 - caller.queued_bytes() - 9;
+    assert!(caller.try_write_bytes(vec![0xC0; most]).unwrap_err().is_full());
+    caller.try_write_bytes(vec![1; most]).unwrap();
+}
+
 #[tokio::test]
 async fn a_frame_that_does_not_become_complete_in_time_ends_the_connection() {
     let framing = Framing::lines().timeout(Duration::from_millis(50));

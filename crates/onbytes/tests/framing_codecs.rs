@@ -214,6 +214,19 @@ fn every_setting_of_the_guide_is_one() {
 }
 
 #[test]
+fn what_was_pushed_in_many_pieces_before_it_is_asked_for_is_all_there() {
+    let mut decoder = FrameDecoder::new(&Framing::lines()).unwrap();
+    for piece in ["on", "e\ntw", "o", "\n", "thr", "ee\nf"] {
+        decoder.push(piece);
+    }
+    for expected in ["one", "two", "three"] {
+        assert_eq!(decoder.next_frame().unwrap().unwrap().data, expected);
+    }
+    assert!(decoder.next_frame().unwrap().is_none());
+    assert!(decoder.finish().is_err(), "there is half a frame");
+}
+
+#[test]
 fn every_form_is_written_as_it_was_read() {
     for text in FORMS {
         let framing = framing(text);

@@ -203,8 +203,8 @@ impl Pace {
                 self.idle = None;
                 None
             }
-            Some(Received::Dropped(error)) => {
-                self.turn.note(0);
+            Some(Received::Dropped { error, read }) => {
+                self.turn.note(read);
                 self.idle = None;
                 Some(Next::Dropped(error))
             }
@@ -240,8 +240,11 @@ impl Pace {
     fn input_while_draining(&mut self, state: &mut State, wakes: &mut Wakes) -> Option<Received> {
         let input = state.input_now(wakes);
         let read = match &input {
-            Some(Received::Data { read, .. } | Received::Piece { read }) => Some(*read),
-            Some(Received::Dropped(_)) => Some(0),
+            Some(
+                Received::Data { read, .. }
+                | Received::Piece { read }
+                | Received::Dropped { read, .. },
+            ) => Some(*read),
             _ => None,
         };
         self.drain = match (&self.drain, read) {

@@ -1,6 +1,7 @@
 //! From received chunks to frames, without a socket: what a framing's rules make of what its scanner finds.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,7 +173,8 @@ impl Deframer {
         !self.rest.is_empty()
     }
 
-    /// The memory that it keeps: a read buffer counts as what is left in it, a copy as a whole.
+    /// The memory that it keeps: a copy counts as a whole. A read buffer counts as what is left in it, for it
+    /// is copied before the connection waits for anything.
     pub(crate) fn held(&self) -> u64 {
         let rest = if self.rest.is_empty() { 0 } else { self.rest.len().max(self.copied) };
         (self.content.bytes.capacity() + rest) as u64
@@ -229,6 +231,7 @@ impl Deframer {
 
     /// The next frame in what has come; `None` if more has to come.
     pub(crate) fn next(&mut self) -> Result<Option<Found>, Fault> {
+        // A scanner that finds the same wrong twice takes no step any more.
         let mut is_stuck = false;
         while !self.rest.is_empty() {
             match self.scanner.step(&self.compiled.form, &self.rest, &mut self.content) {
@@ -425,6 +428,8 @@ const LEAST_OUTSIDE: usize = 1024;
 #[derive(Debug)]
 pub struct FrameDecoder {
     deframer: Deframer,
+    /// What was pushed and not looked at yet.
+    chunks: VecDeque<Bytes>,
     dropped: u64,
 }
 
@@ -445,19 +450,13 @@ impl FrameDecoder {
     ///
     /// `Configuration`, where the framing has a value that cannot be.
     pub fn new(framing: &Framing) -> Result<Self> {
-        Ok(Self { deframer: Deframer::new(Compiled::new(framing)?), dropped: 0 })
+        let deframer = Deframer::new(Compiled::new(framing)?);
+        Ok(Self { deframer, chunks: VecDeque::new(), dropped: 0 })
     }
 
     /// Takes the next bytes of the stream.
     pub fn push(&mut self, data: impl Into<Bytes>) {
-        let data = data.into();
-        if self.deframer.rest.is_empty() {
-            self.deframer.feed(data);
-        } else {
-            let mut rest = BytesMut::from(&self.deframer.rest[..]);
-            rest.extend_from_slice(&data);
-            self.deframer.rest = rest.freeze();
-        }
+        self.chunks.push_back(data.into());
     }
 
     /// The next frame that is complete; `None` if more has to come. One that lies in one piece is a slice
@@ -472,12 +471,16 @@ impl FrameDecoder {
             match self.deframer.next().map_err(Fault::into_error)? {
                 Some(Found::Frame(data, mark)) => return Ok(Some(Frame { data, mark })),
                 Some(Found::Dropped(_)) => self.dropped += 1,
-                None => return Ok(None),
+                None => match self.chunks.pop_front() {
+                    Some(chunk) => self.deframer.feed(chunk),
+                    None => return Ok(None),
+                },
             }
         }
     }
 
-    /// The stream has ended: returns what came of a last frame where the rules say that it is delivered.
+    /// The stream has ended: returns what came of a last frame where the rules say that it is delivered. To be
+    /// called when [`next_frame`](Self::next_frame) has found no more: frames that were not taken are dropped.
     ///
     /// # Errors
     ///

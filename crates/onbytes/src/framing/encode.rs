@@ -109,6 +109,15 @@ impl Compiled {
         }
     }
 
+    /// About how many bytes the frame of `message` has: all that is content, also where it is written in
+    /// another way.
+    pub(crate) fn frame_len(&self, message: &[u8]) -> usize {
+        match &self.form {
+            Form::Stuffed(stuffing) => message.len() + stuffing.escaped_in(message),
+            _ => message.len(),
+        }
+    }
+
     /// Writes the frame of `message`, which was checked, to `out`.
     pub(crate) fn encode(&self, message: &[u8], out: &mut Vec<u8>) {
         match self.wrapping(message) {
@@ -290,23 +299,23 @@ fn stuff(stuffing: &Stuffing, message: &[u8], out: &mut Vec<u8>) {
     match stuffing.marks {
         Marks::Bytes { start, end, xor } => {
             out.push(start);
-            escape_into(message, &[start, end, escape], escape, |byte| byte ^ xor, out);
+            escape_into(message, stuffing, escape, |byte| byte ^ xor, out);
             out.push(end);
         }
         Marks::Led { start, end } => {
             out.extend_from_slice(&[escape, start]);
-            escape_into(message, &[escape], escape, |byte| byte, out);
+            escape_into(message, stuffing, escape, |byte| byte, out);
             out.extend_from_slice(&[escape, end]);
         }
         Marks::Flag { flag, xor } => {
             out.push(flag);
-            escape_into(message, &[flag, escape], escape, |byte| byte ^ xor, out);
+            escape_into(message, stuffing, escape, |byte| byte ^ xor, out);
             out.push(flag);
         }
         Marks::Slip => {
             let meaning = |byte| if byte == slip::END { slip::ESC_END } else { slip::ESC_ESC };
             out.push(slip::END);
-            escape_into(message, &[slip::END, escape], escape, meaning, out);
+            escape_into(message, stuffing, escape, meaning, out);
             out.push(slip::END);
         }
     }
@@ -315,18 +324,18 @@ fn stuff(stuffing: &Stuffing, message: &[u8], out: &mut Vec<u8>) {
 
 fn escape_into(
     message: &[u8],
-    special: &[u8],
+    stuffing: &Stuffing,
     escape: u8,
     written: impl Fn(u8) -> u8,
     out: &mut Vec<u8>,
 ) {
-    for byte in message {
-        if special.contains(byte) {
-            out.extend_from_slice(&[escape, written(*byte)]);
-        } else {
-            out.push(*byte);
-        }
+    let mut rest = message;
+    while let Some((place, byte)) = stuffing.next_mark(rest) {
+        out.extend_from_slice(&rest[..place]);
+        out.extend_from_slice(&[escape, written(byte)]);
+        rest = &rest[place + 1..];
     }
+    out.extend_from_slice(rest);
 }
 
 fn cobs(message: &[u8], out: &mut Vec<u8>) {

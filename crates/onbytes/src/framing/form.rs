@@ -381,7 +381,7 @@ impl LengthPrefix {
         if strip > LONGEST_HEADER {
             return Err(wrong(format!("strip must be at most {LONGEST_HEADER}, not {strip}")));
         }
-        // A length of nothing must be able to tell a frame, or none could be sent.
+        // So that a length and what is added to it can be reckoned with.
         if self.adjust.unsigned_abs() > u64::from(u32::MAX) {
             return Err(wrong(format!("adjust must be within 32 bits, not {}", self.adjust)));
         }

@@ -63,6 +63,7 @@ impl State {
             Some(Received::Data { data, more: rest, .. }) => {
                 Received::Data { data, more: more || rest, read }
             }
+            Some(Received::Dropped { error, .. }) => Received::Dropped { error, read },
             Some(other) => other,
             None => Received::Piece { read },
         }
@@ -110,7 +111,7 @@ impl State {
             }
             Ok(Some(Found::Dropped(fault))) => {
                 framer.dropped += 1;
-                Some(Received::Dropped(fault.into_error()))
+                Some(Received::Dropped { error: fault.into_error(), read: 0 })
             }
             Ok(None) => None,
             Err(fault) => Some(Received::Fault(fault)),
@@ -140,21 +141,21 @@ impl State {
         Some(self.framer()?.deframer.give_up())
     }
 
-    /// The first cause of an end that is asked for now: a fault of the peer's frames, where the service
-    /// has heard of one.
+    /// The first cause of an end that the service brings about now: a fault of the peer's frames of which it
+    /// has heard, or that the peer has ended within one.
     pub(super) fn first_cause(
         &mut self,
         reason: CloseReason,
         error: Option<Error>,
     ) -> (CloseReason, Option<Error>) {
-        let fault = self.framer().and_then(|framer| framer.deframer.failure().cloned());
-        match fault {
-            Some(fault)
-                if matches!(reason, CloseReason::LocalClose | CloseReason::ServiceError) =>
-            {
-                (fault.reason, Some(fault.into_error()))
-            }
-            _ => (reason, error),
+        if !matches!(reason, CloseReason::LocalClose | CloseReason::ServiceError) {
+            return (reason, error);
+        }
+        let Some(Framer { deframer, .. }) = self.framer() else { return (reason, error) };
+        match deframer.failure().cloned() {
+            Some(fault) => (fault.reason, Some(fault.into_error())),
+            None if deframer.mark == FrameMark::Partial => (CloseReason::PartialFrame, error),
+            None => (reason, error),
         }
     }
 
@@ -183,6 +184,11 @@ impl State {
     /// Tells whether `data` can be sent, as one frame where there is a framing.
     pub(super) fn check_message(&self, data: &[u8]) -> Result<()> {
         self.compiled().map_or(Ok(()), |compiled| compiled.check_message(data))
+    }
+
+    /// The bytes that `data` is sent as.
+    pub(super) fn sent_len(&self, data: &[u8]) -> usize {
+        self.compiled().map_or(data.len(), |compiled| compiled.frame_len(data))
     }
 
     pub(super) fn is_framed(&self) -> bool {
@@ -252,5 +258,37 @@ impl State {
                 self.fail(Error::transport("writing", error), wakes);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Framing;
+    use crate::ledger::Ledger;
+    use crate::link::Link;
+    use crate::simulation;
+
+    #[test]
+    fn what_is_read_is_told_whatever_comes_of_it() {
+        let (socket, _peer) = simulation::connection(usize::MAX / 2);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let link = Link::new(1, address, address, socket, Arc::new(Ledger::new(64 * 1024)));
+        let framing: Framing = "lines,max=3,oversize=skip".parse().unwrap();
+        link.frame(&Compiled::new(&framing).unwrap());
+        let read_of = |chunk: &'static str| {
+            let mut state = link.lock();
+            match state.deliver(chunk.into(), false) {
+                Received::Data { read, .. }
+                | Received::Piece { read }
+                | Received::Dropped { read, .. } => read,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(read_of("a\n"), 2);
+        assert_eq!(read_of("half a "), 7);
+        assert_eq!(read_of("frame\n"), 6);
+        assert_eq!(read_of("too long\n"), 9);
+        assert_eq!(link.lock().frames_dropped(), 2);
     }
 }

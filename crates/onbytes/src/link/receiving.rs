@@ -24,7 +24,7 @@ pub(crate) enum Received {
     /// Bytes that complete no frame.
     Piece { read: usize },
     /// A frame was skipped.
-    Dropped(Error),
+    Dropped { error: Error, read: usize },
     /// What the peer sends is no frame, and nothing more is delivered.
     Fault(Fault),
     /// The peer will send no more.

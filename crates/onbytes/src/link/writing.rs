@@ -22,7 +22,7 @@ impl State {
                     wakes.spent.push(data);
                     return Poll::Ready(Err(error));
                 }
-                if !self.may_enter(data.len()) {
+                if !self.may_enter(self.sent_len(&data)) {
                     *step = WriteStep::InLine(data, self.join_line(cx));
                     return Poll::Pending;
                 }
@@ -34,7 +34,7 @@ impl State {
                     wakes.spent.push(data);
                     return Poll::Ready(Err(error));
                 }
-                if !self.is_first_in_line(ticket) || !self.has_room(data.len()) {
+                if !self.is_first_in_line(ticket) || !self.has_room(self.sent_len(&data)) {
                     self.stay_in_line(ticket, cx);
                     *step = WriteStep::InLine(data, ticket);
                     return Poll::Pending;

@@ -87,8 +87,14 @@ impl Stuffing {
         matches!(self.marks, Marks::Flag { .. } | Marks::Slip)
     }
 
+    /// How many bytes of a message have to be written with an escape.
+    pub(in crate::framing) fn escaped_in(&self, message: &[u8]) -> usize {
+        let is_mark = |byte: &&u8| self.escape == Some(**byte) || self.marks_alone(**byte);
+        message.iter().filter(is_mark).count()
+    }
+
     /// The first byte of `data` that means something here, and its place.
-    fn next_mark(&self, data: &[u8]) -> Option<(usize, u8)> {
+    pub(in crate::framing) fn next_mark(&self, data: &[u8]) -> Option<(usize, u8)> {
         let place = match (self.start(), self.end(), self.escape) {
             (Some(start), Some(end), Some(escape)) => memchr::memchr3(start, end, escape, data),
             (Some(start), Some(end), None) => memchr::memchr2(start, end, data),
