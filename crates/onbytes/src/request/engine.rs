@@ -5,14 +5,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::config::Failures;
 use super::slots::{Met, Slots, Verdict};
-use super::{Backoff, RequestConfiguration, Status, unanswered};
+use super::{RequestConfiguration, Status, unanswered};
 use crate::{Client, ClientReader, ClientWriter, Endpoint, Error, ErrorKind, Result};
 
 /// A request on its way to be sent.
@@ -55,7 +57,7 @@ impl Engine {
 
     /// Lives until nobody wants it any more, or the connection is lost and is not to be made again.
     pub(super) async fn run(mut self, mut client: Option<Client>) {
-        let mut failures = 0;
+        let mut failures = Failures::default();
         let last = loop {
             let connected = match client.take() {
                 Some(client) => Ok(client),
@@ -64,25 +66,21 @@ impl Engine {
                     None => break None,
                 },
             };
-            let error = match connected {
+            let (error, was_of_use) = match connected {
                 Ok(client) => {
                     self.status.send_replace(Status::Connected);
                     match Conversation::new(self.config.clone(), client).hold(&mut self).await {
                         End::Wanted => break None,
-                        End::Lost { error, was_of_use } => {
-                            failures = if was_of_use { 0 } else { failures };
-                            error
-                        }
+                        End::Lost { error, was_of_use } => (error, was_of_use),
                     }
                 }
-                Err(error) => error,
+                Err(error) => (error, false),
             };
             let Some(backoff) = self.config.reconnect else { break Some(error) };
             self.status.send_replace(Status::Connecting(Some(error)));
-            if !self.rest(backoff, failures).await {
+            if !self.rest(failures.pause(&backoff, was_of_use, random_share())).await {
                 break None;
             }
-            failures = failures.saturating_add(1);
         };
         // Whoever waits hears of the end through this, so it comes first.
         self.status.send_replace(Status::Over(last));
@@ -108,13 +106,17 @@ impl Engine {
     }
 
     /// Waits before the next try; tells whether there is to be one.
-    async fn rest(&mut self, backoff: Backoff, failures: u32) -> bool {
-        let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
+    async fn rest(&mut self, pause: Duration) -> bool {
         tokio::select! {
-            () = sleep(backoff.after(failures, random)) => true,
+            () = sleep(pause) => true,
             () = until_closing(&mut self.closing) => false,
         }
     }
+}
+
+/// A number from 0 to 1 that looks random.
+fn random_share() -> f64 {
+    RandomState::new().hash_one(()) as f64 / u64::MAX as f64
 }
 
 /// Waits until the client is to end: it was asked for, or nobody holds it any more.

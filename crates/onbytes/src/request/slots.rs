@@ -1,6 +1,6 @@
 //! The requests of one connection that wait for their replies.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -23,7 +23,8 @@ pub(super) struct Slots {
     keys: HashMap<Bytes, u64>,
     /// Keys of requests that were not answered in time, and may still be.
     lost: HashSet<Bytes>,
-    deadlines: BTreeMap<(Instant, u64), ()>,
+    /// When each has to be answered, and its number.
+    deadlines: BTreeSet<(Instant, u64)>,
     next: u64,
 }
 
@@ -60,7 +61,7 @@ impl Slots {
             line: VecDeque::new(),
             keys: HashMap::new(),
             lost: HashSet::new(),
-            deadlines: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             next: 0,
         }
     }
@@ -94,7 +95,7 @@ impl Slots {
             }
             None => self.line.push_back(number),
         }
-        self.deadlines.insert((deadline, number), ());
+        self.deadlines.insert((deadline, number));
         self.slots.insert(number, Slot { key, deadline, answer, is_sent: false });
         number
     }
@@ -147,7 +148,7 @@ impl Slots {
 
     /// When the next one has to be answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadlines.first_key_value().map(|((deadline, _), ())| *deadline)
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// Fails those that were not answered by `now`.
@@ -170,7 +171,7 @@ impl Slots {
     }
 
     fn overdue(&self, now: Instant) -> Option<u64> {
-        let ((deadline, number), ()) = self.deadlines.first_key_value()?;
+        let (deadline, number) = self.deadlines.first()?;
         (*deadline <= now).then_some(*number)
     }
 
