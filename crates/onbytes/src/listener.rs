@@ -14,6 +14,7 @@ use crate::accept::{Attached, Gates, accept_loop};
 use crate::bind;
 use crate::close::CloseReason;
 use crate::event::{Event, Events};
+use crate::framing::Compiled;
 use crate::run::{Counters, ListenerStats, Run, warning_of};
 use crate::service::Service;
 use crate::socket::ListeningSocket;
@@ -187,10 +188,12 @@ impl Listener {
         // Files are read, and every mistake in them is found, before the port is opened.
         #[cfg(feature = "_tls")]
         let acceptor = core.load_acceptor(&config).await?;
+        let framing = config.framing.as_ref().map(Compiled::new).transpose()?;
         let (fd, local) = bind::listen(&core.endpoint, &config).await?;
         core.warn_of_limits(warning_of(&config.limits).as_deref());
         let workers = config.workers;
-        let run = Run::new(config, Arc::clone(&core.events), Arc::clone(&core.counters));
+        let run = Run::new(config, Arc::clone(&core.events), Arc::clone(&core.counters))
+            .with_framing(framing);
         #[cfg(feature = "_tls")]
         let run = run.with_acceptor(acceptor);
         let running = Arc::new(Running::new(run.shared()));

@@ -72,8 +72,7 @@ impl Run {
             places: Arc::new(Places::new(most_connections(limits))),
             ledger: Arc::new(Ledger::new(limits.max_queued_bytes)),
             overload: Overload::new(),
-            // A framing that cannot be was told of when the listener was made.
-            framing: config.framing.as_ref().and_then(|framing| Compiled::new(framing).ok()),
+            framing: None,
             #[cfg(feature = "_tls")]
             handshakes: Handshakes::new(most_handshakes(limits)),
             config,
@@ -88,6 +87,10 @@ impl Run {
             forced: AtomicUsize::new(0),
             emptied: Notify::new(),
         }
+    }
+
+    pub(crate) fn with_framing(self, framing: Option<Arc<Compiled>>) -> Self {
+        Self { framing, ..self }
     }
 
     #[cfg(feature = "_tls")]

@@ -10,6 +10,7 @@ use tokio::runtime::Builder;
 
 use super::*;
 use crate::close::CloseReason;
+use crate::framing::Compiled;
 use crate::link::Link;
 use crate::run::{Entry, Run};
 use crate::simulation::{self, End, Peer};
@@ -407,7 +408,9 @@ proptest! {
     fn every_schedule_keeps_the_promises_in_frames(schedule in schedule()) {
         // The frames of this form are the messages themselves.
         let framing = "len:u32be,offset=4,strip=0,timeout=20".parse::<Framing>().unwrap();
-        let run = Run::new(configuration().framing(framing), Arc::default(), Arc::default());
+        let framing = Compiled::new(&framing).unwrap();
+        let run = Run::new(configuration(), Arc::default(), Arc::default());
+        let run = run.with_framing(Some(framing));
         let outcome = paused().block_on(play(run.shared(), InFrames::default(), schedule));
         check(&outcome, false)?;
     }
