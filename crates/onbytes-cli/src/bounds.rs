@@ -92,19 +92,13 @@ struct CallerArgs {
     #[arg(long, value_name = "N", value_parser = count(1..=MOST), allow_negative_numbers = true)]
     source_accept_burst: Option<usize>,
 
-    /// Leading bits of an IPv4 address that name a source, 1 to 32
-    #[arg(
-        long, value_name = "BITS", default_value = "32",
-        value_parser = count(1..=32), allow_negative_numbers = true
-    )]
-    source_ipv4_prefix: usize,
+    /// Leading bits of an IPv4 address that name a source, 1 to 32 [default: 32]
+    #[arg(long, value_name = "BITS", value_parser = count(1..=32), allow_negative_numbers = true)]
+    source_ipv4_prefix: Option<usize>,
 
-    /// Leading bits of an IPv6 address that name a source, 1 to 128
-    #[arg(
-        long, value_name = "BITS", default_value = "64",
-        value_parser = count(1..=128), allow_negative_numbers = true
-    )]
-    source_ipv6_prefix: usize,
+    /// Leading bits of an IPv6 address that name a source, 1 to 128 [default: 64]
+    #[arg(long, value_name = "BITS", value_parser = count(1..=128), allow_negative_numbers = true)]
+    source_ipv6_prefix: Option<usize>,
 }
 
 /// How long things may take.
@@ -239,14 +233,28 @@ impl CallerArgs {
             let line = "--source-accept-burst does nothing without --source-accept-rate";
             return Err(Failure::usage(line).hint("give both"));
         }
-        // The parsers have seen to it that these fit.
-        let bits = |bits: usize| u8::try_from(bits).unwrap_or(u8::MAX);
-        Ok(PerSource::new()
+        let is_bounded =
+            self.source_max_connections.0.is_some() || self.source_accept_rate.0.is_some();
+        let prefixes = [
+            ("--source-ipv4-prefix", self.source_ipv4_prefix),
+            ("--source-ipv6-prefix", self.source_ipv6_prefix),
+        ];
+        for (flag, _) in prefixes.iter().filter(|(_, bits)| bits.is_some() && !is_bounded) {
+            let others = "--source-max-connections or --source-accept-rate";
+            let line = format!("{flag} does nothing without {others}");
+            return Err(Failure::usage(line).hint("give one of these, too"));
+        }
+        let bounds = PerSource::new()
             .max_connections(self.source_max_connections.0)
             .accept_rate(self.source_accept_rate.0)
-            .accept_burst(self.source_accept_burst)
-            .ipv4_prefix(bits(self.source_ipv4_prefix))
-            .ipv6_prefix(bits(self.source_ipv6_prefix)))
+            .accept_burst(self.source_accept_burst);
+        // The parsers have seen to it that these fit.
+        let bits = |given: Option<usize>, usual| {
+            given.map_or(usual, |bits| u8::try_from(bits).unwrap_or(u8::MAX))
+        };
+        let ipv4 = bits(self.source_ipv4_prefix, bounds.ipv4_prefix);
+        let ipv6 = bits(self.source_ipv6_prefix, bounds.ipv6_prefix);
+        Ok(bounds.ipv4_prefix(ipv4).ipv6_prefix(ipv6))
     }
 }
 

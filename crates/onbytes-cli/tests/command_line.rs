@@ -147,6 +147,11 @@ fn flags_that_would_do_nothing_are_refused() {
         ),
         ("--max-lifetime-jitter 0.5", &["--max-lifetime-jitter", "--max-lifetime", "give both"]),
         ("--max-handshakes 5", &["--max-handshakes", "without TLS", "leave it out"]),
+        (
+            "--source-ipv4-prefix 24",
+            &["--source-ipv4-prefix", "--source-max-connections", "give one"],
+        ),
+        ("--source-ipv6-prefix 48", &["--source-ipv6-prefix", "--source-accept-rate", "give one"]),
     ] {
         let args: Vec<_> = ["serve", "echo"].into_iter().chain(flags.split(' ')).collect();
         refused(&args, parts);

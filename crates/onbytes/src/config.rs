@@ -105,10 +105,7 @@ impl ListenerConfiguration {
     ///
     /// `Configuration`, for the first value that cannot be, by name.
     pub fn check(&self) -> Result<()> {
-        if let Some(host) = &self.local_host {
-            crate::endpoint::check_name(host)
-                .map_err(|error| Error::configuration(format!("local_host: {error}")))?;
-        }
+        check_local_host(self.local_host.as_deref())?;
         #[cfg(feature = "_tls")]
         if let Some(secure) = &self.secure_socket {
             secure.check()?;
@@ -145,6 +142,13 @@ pub(crate) fn not_zero(name: &str, time: Option<Duration>) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Whether a local host, where one is given, can be one.
+fn check_local_host(host: Option<&str>) -> Result<()> {
+    let Some(host) = host else { return Ok(()) };
+    crate::endpoint::check_name(host)
+        .map_err(|error| Error::configuration(format!("local_host: {error}")))
 }
 
 pub(crate) fn in_range(name: &str, count: usize, least: usize, most: usize) -> Result<()> {

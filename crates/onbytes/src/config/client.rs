@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::limits::check_queued_bytes;
-use super::{Limits, SocketOptions, not_zero};
-use crate::{Error, Result};
+use super::{Limits, SocketOptions, check_local_host, not_zero};
+use crate::Result;
 
 /// How a [`Client`](crate::Client) connects and waits.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +31,8 @@ pub struct ClientConfiguration {
     #[cfg(feature = "_tls")]
     pub secure_socket: Option<crate::ClientSecureSocket>,
     /// How frames are told apart, so that `read_bytes` returns one frame and `write_bytes` sends one.
-    /// Default: they are not.
+    /// Read as `AsyncRead`, such a client gives the content of the frames, and the time limit of a frame does
+    /// not hold. Default: they are not.
     pub framing: Option<crate::Framing>,
     /// Options of the socket.
     pub socket: SocketOptions,
@@ -66,10 +67,7 @@ impl ClientConfiguration {
     ///
     /// `Configuration`, for the first value that cannot be, by name.
     pub fn check(&self) -> Result<()> {
-        if let Some(host) = &self.local_host {
-            crate::endpoint::check_name(host)
-                .map_err(|error| Error::configuration(format!("local_host: {error}")))?;
-        }
+        check_local_host(self.local_host.as_deref())?;
         not_zero("timeout", self.timeout)?;
         not_zero("write_timeout", self.write_timeout)?;
         not_zero("connect_timeout", self.connect_timeout)?;
