@@ -119,7 +119,8 @@ where
 
 /// A [`ConnectionService`] made of a codec and a [`MessageService`].
 ///
-/// The codec is any `Decoder` and `Encoder` of tokio-util's (0.7), one value for each connection; add
+/// It is for listeners without a [`Framing`](crate::Framing), which makes frames already. The codec is any
+/// `Decoder` and `Encoder` of tokio-util's (0.7), one value for each connection; add
 /// `tokio-util` with its feature `codec` to your own manifest.
 ///
 /// ```
