@@ -239,7 +239,8 @@ impl CallerArgs {
             ("--source-ipv4-prefix", self.source_ipv4_prefix),
             ("--source-ipv6-prefix", self.source_ipv6_prefix),
         ];
-        for (flag, _) in prefixes.iter().filter(|(_, bits)| bits.is_some() && !is_bounded) {
+        let given = prefixes.iter().find(|(_, bits)| bits.is_some());
+        if let Some((flag, _)) = given.filter(|_| !is_bounded) {
             let others = "--source-max-connections or --source-accept-rate";
             let line = format!("{flag} does nothing without {others}");
             return Err(Failure::usage(line).hint("give one of these, too"));
