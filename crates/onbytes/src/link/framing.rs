@@ -195,7 +195,8 @@ impl State {
         self.compiled().is_some()
     }
 
-    /// Accepts a message that was checked, as one frame. `gathers`: a small one may wait for its like.
+    /// Accepts a message that was checked, as one frame. `gathers`: a small one, that the connection's own
+    /// task replies, may wait for its like.
     pub(super) fn accept_frame(&mut self, data: Bytes, gathers: bool, wakes: &mut Wakes) {
         self.counts.chunks_sent += 1;
         if self.goes_out_in_parts(&data) {
@@ -215,7 +216,9 @@ impl State {
             if self.broken {
                 self.counts.bytes_unsent += rest.len() as u64;
             } else if !rest.is_empty() {
-                wakes.driver.clone_from(&self.driver);
+                if !gathers {
+                    wakes.driver.clone_from(&self.driver);
+                }
                 self.outbox.push_copy(rest);
             }
         });
