@@ -480,12 +480,9 @@ async fn a_client_of_ours_speaks_with_a_listener_of_ours() {
     within("sending", sending).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_client_hears_of_an_end_without_goodbye() {
-    let site = Site::new();
-    let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listening.local_addr().unwrap().port();
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(
+/// The server's side of TLS in a library that is not ours.
+fn foreign_acceptor(site: &Site) -> tokio_rustls::TlsAcceptor {
+    tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(
         rustls::ServerConfig::builder_with_provider(std::sync::Arc::new(
             rustls::crypto::aws_lc_rs::default_provider(),
         ))
@@ -494,7 +491,15 @@ async fn a_client_hears_of_an_end_without_goodbye() {
         .with_no_client_auth()
         .with_single_cert(site.server.chain(), site.server.private_key())
         .unwrap(),
-    ));
+    ))
+}
+
+#[tokio::test]
+async fn a_client_hears_of_an_end_without_goodbye() {
+    let site = Site::new();
+    let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listening.local_addr().unwrap().port();
+    let acceptor = foreign_acceptor(&site);
     let serving = tokio::spawn(async move {
         let (tcp, _) = listening.accept().await.unwrap();
         let mut tls = acceptor.accept(tcp).await.unwrap();
@@ -507,6 +512,36 @@ async fn a_client_hears_of_an_end_without_goodbye() {
     let error = within("the end", client.read_bytes()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Truncated);
     serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_goodbye_is_the_end_though_a_reset_comes_behind_it() {
+    let site = Site::new();
+    let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listening.local_addr().unwrap().port();
+    let acceptor = foreign_acceptor(&site);
+    let (said, hear) = tokio::sync::oneshot::channel();
+    let serving = tokio::spawn(async move {
+        let (tcp, _) = listening.accept().await.unwrap();
+        let mut tls = acceptor.accept(tcp).await.unwrap();
+        tls.read_exact(&mut [0; 4]).await.unwrap();
+        tls.write_all(b"pong").await.unwrap();
+        tls.get_mut().1.send_close_notify();
+        tls.flush().await.unwrap();
+        said.send(()).unwrap();
+        // What is left unread makes the kernel reset the connection when it is closed.
+        let tcp = tls.into_inner().0;
+        within("what is not read", tcp.peek(&mut [0])).await.unwrap();
+    });
+    let mut client = Client::connect("localhost", port, site.connecting()).await.unwrap();
+    client.write_bytes("ping").await.unwrap();
+    hear.await.unwrap();
+    client.write_bytes("nobody reads this").await.unwrap();
+    serving.await.unwrap();
+    // Whoever writes first hears of the reset; the one who reads has everything all the same.
+    let _ = client.finish().await;
+    assert_eq!(client.read_bytes().await.unwrap().as_deref(), Some(&b"pong"[..]));
+    assert_eq!(within("the end", client.read_bytes()).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ impl State {
     ) -> Option<Received> {
         match result {
             // The kernel tells of a failure once; after that the stream seems to end well.
-            Ok(Some(Input::End)) if self.broken => {
+            Ok(Some(Input::End)) if self.broken && !self.end_is_vouched_for() => {
                 self.fail(Error::of(ErrorKind::Reset, "the peer reset the connection"), wakes);
                 None
             }
@@ -90,6 +90,12 @@ impl State {
                 None
             }
         }
+    }
+
+    /// Over TLS a peer says that its stream ends, and a reset behind that takes nothing from it. (One
+    /// that nobody has acted on yet still becomes the ending, as that of a plain stream does.)
+    fn end_is_vouched_for(&self) -> bool {
+        self.ending.is_some() && self.stream.as_ref().is_some_and(Stream::is_secured)
     }
 
     /// Something that is another with everything that comes from the peer.
