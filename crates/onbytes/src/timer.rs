@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::socket::coarse_time;
+
 /// A deadline that may move often and passes seldom.
 ///
 /// A deadline that moves later is not re-armed: the timer fires at the old time, sees that it is
@@ -44,12 +46,7 @@ pub(crate) struct Ticks(u32);
 
 impl Ticks {
     pub(crate) fn now() -> Self {
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        use rustix::time::ClockId::Monotonic as Clock;
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        use rustix::time::ClockId::MonotonicCoarse as Clock;
-        let now = rustix::time::clock_gettime(Clock);
-        let tenths = now.tv_sec.unsigned_abs() * 10 + now.tv_nsec as u64 / 100_000_000;
+        let tenths = coarse_time().as_millis() / 100;
         // After thirteen years of one machine time stands still here.
         Self(u32::try_from(tenths).unwrap_or(u32::MAX))
     }
