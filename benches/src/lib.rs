@@ -12,11 +12,14 @@
 //! so for echo servers over TLS, and with `--framing` for echo servers of frames. `frames` measures the
 //! finding and writing of frames by itself.
 
+pub mod bounds;
+pub mod callgrind;
 pub mod cli;
 pub mod echo;
 pub mod epoll;
 pub mod frames;
 pub mod host;
 pub mod pattern;
+#[cfg(feature = "tls")]
 pub mod secure;
 pub mod stats;
