@@ -19,6 +19,8 @@ pub mod echo;
 pub mod epoll;
 pub mod frames;
 pub mod host;
+#[cfg(feature = "ntex")]
+pub mod ntex_echo;
 pub mod pattern;
 #[cfg(feature = "tls")]
 pub mod secure;

@@ -1,9 +1,10 @@
 //! TLS for the programs: the certificate that servers show, and the client's side of a connection.
 
 use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,19 @@ impl Identity {
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("key.pem")
     }
+}
+
+/// How a server that is not built with onbytes speaks TLS: with this certificate, and session tickets.
+pub fn server(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
+    let failed =
+        |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let chain = CertificateDer::from_pem_file(certificate);
+    let chain = vec![chain.map_err(|error| failed(certificate, &error))?];
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, &error))?;
+    let builder = ServerConfig::builder().with_no_client_auth();
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| error.to_string())?;
+    config.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
+    Ok(config)
 }
 
 /// How a client speaks TLS: it trusts one certificate, and resumes its own sessions only.
@@ -206,6 +220,8 @@ mod tests {
         let identity = Identity::make().unwrap();
         assert!(session(&client(&identity.certificate(), true).unwrap()).is_ok());
         assert!(client(&identity.key(), true).is_err());
+        assert!(server(&identity.certificate(), &identity.key()).is_ok());
+        assert!(server(&identity.key(), &identity.certificate()).is_err());
         let folder = identity.folder.path().to_owned();
         drop(identity);
         assert!(!folder.exists());

@@ -12,7 +12,9 @@
 //! and that is no failure. Options:
 //!
 //! - `--servers A,B`: only these servers; else all that are built
-//! - `NAME=PATH`: another server, or another binary for a name. It must print `listening on ADDRESS` first
+//! - `NAME=PATH`: another server, or another binary for a name. It is started with an address, must print
+//!   `listening on ADDRESS` first, and ends at SIGTERM. One with `framed` in its name gets `lines` for its
+//!   second argument, and frames
 //! - `--only TEXT`: only the cells whose name contains `TEXT`; may be repeated
 //! - `--runs N` (default 1): count so often; the least is told, and how far apart they were
 //! - `--json`: a JSON text rather than a table
@@ -36,8 +38,15 @@ const STALLED: Duration = Duration::from_secs(30);
 /// Room between what was counted and the bound that is written: other compilers and C libraries differ.
 const ROOM_PERCENT: u64 = 10;
 
-const PLAIN_SERVERS: &[&str] =
-    &["epoll-echo", "tokio-echo", "onbytes-echo", "onbytes-bounded-echo"];
+const PLAIN_SERVERS: &[&str] = &[
+    "epoll-echo",
+    "tokio-echo",
+    "ntex-echo",
+    "onbytes-echo",
+    "onbytes-write-echo",
+    "onbytes-task-echo",
+    "onbytes-bounded-echo",
+];
 const FRAMED_SERVERS: &[&str] =
     &["epoll-framed-echo", "tokio-util-framed-echo", "onbytes-framed-echo"];
 
@@ -69,6 +78,14 @@ impl Cell {
             churn: false,
             messages: [1_000, 6_000],
         }
+    }
+}
+
+impl Cell {
+    /// Whether a server of a name that is not known has to do with these messages.
+    fn is_for(&self, name: &str) -> bool {
+        let is_known = PLAIN_SERVERS.contains(&name) || FRAMED_SERVERS.contains(&name);
+        !is_known && self.framing.is_some() == name.contains("framed")
     }
 }
 
@@ -148,7 +165,7 @@ impl Options {
         for cell in CELLS {
             let given = self.given.iter().map(|(name, _)| name.as_str());
             let defaults = cell.servers.iter().copied();
-            let others = given.filter(|name| !cell.servers.contains(name));
+            let others = given.filter(|name| !cell.servers.contains(name) && cell.is_for(name));
             for name in defaults.chain(others) {
                 if self.wants(name, cell, bounds) {
                     plan.push(Task {
@@ -394,6 +411,11 @@ mod tests {
             "onbytes-framed-echo: 100 lines of 64 B",
         ];
         assert_eq!(found, expected);
+        let mine =
+            [&format!("mine={}", folder.path().join("epoll-echo").display()), "--only", "16"];
+        let expected =
+            ["epoll-echo: 16 KiB", "mine: 16 KiB", "epoll-echo: 64 B x 16", "mine: 64 B x 16"];
+        assert_eq!(plan(&mine, folder.path(), None).unwrap(), expected);
         for missing in [&["--servers", "tokio-echo"][..], &["x=/nowhere/x"], &["--only", "2 GiB"]] {
             assert!(plan(missing, folder.path(), None).is_err(), "{missing:?}");
         }

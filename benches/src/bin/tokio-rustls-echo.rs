@@ -4,15 +4,9 @@
 //!
 //! `cargo run --release -p onbytes-benches --bin tokio-rustls-echo -- 127.0.0.1:0 cert.pem key.pem`
 
-use onbytes_benches::cli;
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::error::Error;
+use onbytes_benches::{cli, secure};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,17 +15,9 @@ use tokio_rustls::TlsAcceptor;
 
 fn main() -> ExitCode {
     cli::exit(cli::secure_server().and_then(|(address, certificate, key)| {
-        let config = config(&certificate, &key).map_err(|error| error.to_string())?;
+        let config = secure::server(&certificate, &key)?;
         run(address, TlsAcceptor::from(Arc::new(config))).map_err(|error| error.to_string())
     }))
-}
-
-fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, Box<dyn Error>> {
-    let chain = vec![CertificateDer::from_pem_file(certificate)?];
-    let key = PrivateKeyDer::from_pem_file(key)?;
-    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
-    config.ticketer = Ticketer::new()?;
-    Ok(config)
 }
 
 fn run(address: SocketAddr, acceptor: TlsAcceptor) -> io::Result<()> {
