@@ -116,6 +116,14 @@ pub fn cpu_model() -> String {
     model_in(&text).unwrap_or("unknown").to_owned()
 }
 
+/// The version of the compiler at hand.
+#[must_use]
+pub fn compiler() -> String {
+    let output = std::process::Command::new("rustc").arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
 /// The model name in the text of `/proc/cpuinfo`.
 fn model_in(cpuinfo: &str) -> Option<&str> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;

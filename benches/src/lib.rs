@@ -22,6 +22,7 @@ pub mod host;
 #[cfg(feature = "ntex")]
 pub mod ntex_echo;
 pub mod pattern;
+pub mod results;
 #[cfg(feature = "tls")]
 pub mod secure;
 pub mod stats;

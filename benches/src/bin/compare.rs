@@ -21,17 +21,21 @@
 //! - `--framing FORM`: the servers of frames, with columns of their own. Forms: `lines`, `len:u16be`,
 //!   and with `--servers onbytes-framed-echo` also `mllp` and `len:varint`
 //! - `--only TEXT`: only the columns whose name contains `TEXT`; may be repeated
+//! - `--cells 0,3`: only these columns, counted from 0
 //! - `--servers A,B`: only these servers; the yardstick is measured in any case
+//! - `--all`: also `onbytes-write-echo`, `onbytes-task-echo` and `onbytes-bounded-echo`
+//! - `--json FILE`: writes all rounds there, too; `plot` draws such files
 //! - `NAME=PATH`: another server, or another binary for a name. It is started without arguments
 //!   (with `--tls`, with an address and the files of a certificate and its key; with `--framing`, with
 //!   an address and the form), must print `listening on ADDRESS` first and is killed afterwards
 
 use onbytes_benches::frames::Frames;
 use onbytes_benches::host::{self, CpuTime};
+use onbytes_benches::results::{Results, Sample, Spread, ratios, values};
 use onbytes_benches::secure::Identity;
 use onbytes_benches::{cli, stats};
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -49,6 +53,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 struct Suite {
     /// The yardstick first.
     servers: &'static [&'static str],
+    /// Those that are measured only where they are asked for.
+    others: &'static [&'static str],
     workloads: &'static [Workload],
     is_tls: bool,
 }
@@ -73,7 +79,8 @@ impl Workload {
 }
 
 static PLAIN: Suite = Suite {
-    servers: &["epoll-echo", "tokio-echo", "onbytes-echo"],
+    servers: &["epoll-echo", "tokio-echo", "ntex-echo", "onbytes-echo"],
+    others: &["onbytes-write-echo", "onbytes-task-echo", "onbytes-bounded-echo"],
     workloads: &[
         Workload::new("64 B x 50", 50, 64),
         Workload::new("64 B x 1000", 1_000, 64),
@@ -86,7 +93,8 @@ static PLAIN: Suite = Suite {
 };
 
 static TLS: Suite = Suite {
-    servers: &["tokio-rustls-echo", "onbytes-tls-echo"],
+    servers: &["tokio-rustls-echo", "ntex-tls-echo", "onbytes-tls-echo"],
+    others: &[],
     workloads: &[
         Workload::new("TLS 1 KiB x 50", 50, 1 << 10),
         Workload::new("TLS 16 KiB x 8", 8, 16 << 10),
@@ -100,6 +108,7 @@ static TLS: Suite = Suite {
 
 static FRAMED: Suite = Suite {
     servers: &["epoll-framed-echo", "tokio-util-framed-echo", "onbytes-framed-echo"],
+    others: &[],
     workloads: &[
         Workload::new("64 B x 50", 50, 64),
         Workload::new("64 B x 50, 100 in flight", 50, 64).with(&["--depth", "100"]),
@@ -140,6 +149,9 @@ struct Options {
     rounds: u64,
     seconds: f64,
     only: Vec<String>,
+    cells: Option<Vec<usize>>,
+    with_others: bool,
+    json: Option<PathBuf>,
     selected: Option<Vec<String>>,
     given: Vec<Server>,
 }
@@ -158,6 +170,9 @@ impl Options {
             rounds: 5,
             seconds: 2.0,
             only: Vec::new(),
+            cells: None,
+            with_others: false,
+            json: None,
             selected: None,
             given: Vec::new(),
         };
@@ -169,6 +184,9 @@ impl Options {
                 "--tls" => is_tls = true,
                 "--framing" => options.framing = Some(cli::value(&word, &mut args)?),
                 "--only" => options.only.push(cli::value(&word, &mut args)?),
+                "--cells" => options.cells = Some(numbers(&word, &mut args)?),
+                "--all" => options.with_others = true,
+                "--json" => options.json = Some(cli::value(&word, &mut args)?),
                 "--servers" => {
                     let names: String = cli::value(&word, &mut args)?;
                     options.selected = Some(names.split(',').map(str::to_owned).collect());
@@ -195,10 +213,17 @@ impl Options {
 
     /// The columns to measure.
     fn workloads(&self) -> Result<Vec<&'static Workload>, String> {
-        let wanted = |workload: &&Workload| {
-            self.only.is_empty() || self.only.iter().any(|text| workload.name.contains(text))
+        let all = self.suite.workloads;
+        let is_unknown = |&&cell: &&usize| cell >= all.len();
+        if let Some(cell) = self.cells.iter().flatten().find(is_unknown) {
+            return Err(format!("--cells {cell}: the last one is {}", all.len() - 1));
+        }
+        let wanted = |(number, workload): &(usize, &Workload)| {
+            self.cells.as_ref().is_none_or(|cells| cells.contains(number))
+                && (self.only.is_empty()
+                    || self.only.iter().any(|text| workload.name.contains(text)))
         };
-        let workloads: Vec<_> = self.suite.workloads.iter().filter(wanted).collect();
+        let workloads: Vec<_> = all.iter().enumerate().filter(wanted).map(|(_, all)| all).collect();
         if workloads.is_empty() {
             return Err(format!("no column has {} in its name", self.only.join(" or ")));
         }
@@ -208,7 +233,11 @@ impl Options {
     /// The servers to measure, the yardstick first: the defaults in `directory` and those given,
     /// restricted to those selected. Whether the binaries exist is not looked at.
     fn servers(&self, directory: &Path) -> Result<Vec<Server>, String> {
-        let defaults = self.suite.servers.iter();
+        let is_wanted = |other: &&&str| {
+            let is_selected = |names: &Vec<String>| names.iter().any(|name| name == **other);
+            self.with_others || self.selected.as_ref().is_some_and(is_selected)
+        };
+        let defaults = self.suite.servers.iter().chain(self.suite.others.iter().filter(is_wanted));
         let mut servers: Vec<_> = defaults
             .map(|&name| Server { name: name.to_owned(), path: directory.join(name) })
             .collect();
@@ -250,6 +279,13 @@ impl Options {
     }
 }
 
+/// The whole numbers, with commas between them, that follow `option`.
+fn numbers(option: &str, args: &mut impl Iterator<Item = String>) -> Result<Vec<usize>, String> {
+    let text: String = cli::value(option, args)?;
+    let numbers = text.split(',').map(str::parse).collect::<Result<_, _>>();
+    numbers.map_err(|_| format!("{option} {text}: must be numbers such as 0,3"))
+}
+
 /// Where the two sides of a measurement run.
 #[derive(Clone, Copy)]
 struct Cores {
@@ -265,21 +301,6 @@ impl Cores {
             _ => Err("two cores are needed, one for each side".to_owned()),
         }
     }
-}
-
-/// One measurement of one server.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Sample {
-    messages: u64,
-    /// The server's CPU time per message, in microseconds.
-    cpu: f64,
-    /// The share of the time in which the server was on its core.
-    busy: f64,
-    /// Latencies in microseconds.
-    p50: f64,
-    p99: f64,
-    /// What TLS was agreed on, if any.
-    tls: Option<String>,
 }
 
 async fn run(options: &Options) -> Result<(), String> {
@@ -321,12 +342,34 @@ async fn run(options: &Options) -> Result<(), String> {
             }
         }
     }
-    let report = Report { workloads: &workloads, servers: &servers, samples: &samples };
-    print!("{}", header(options, bench.cores));
-    print!("{}", report.agreed());
-    print!("{}", report.cpu_table());
-    print!("{}", report.latency_table());
-    Ok(())
+    let results = results(options, &workloads, &servers, samples);
+    print!("{}", header(options, &results, bench.cores));
+    print!("{}", Report(&results));
+    match &options.json {
+        Some(path) => std::fs::write(path, results.to_json())
+            .map_err(|error| format!("{}: {error}", path.display())),
+        None => Ok(()),
+    }
+}
+
+fn results(
+    options: &Options,
+    workloads: &[&Workload],
+    servers: &[Server],
+    samples: Vec<Vec<Vec<Sample>>>,
+) -> Results {
+    let suite = if options.suite.is_tls { "tls" } else { "plain" };
+    Results {
+        suite: options.framing.map_or(suite, Frames::text).to_owned(),
+        kernel: host::kernel(),
+        cpu_model: host::cpu_model(),
+        cores: host::usable_cores().map_or(0, |cores| cores.len() as u64),
+        compiler: host::compiler(),
+        seconds: options.seconds,
+        cells: workloads.iter().map(|workload| workload.name.to_owned()).collect(),
+        servers: servers.iter().map(|server| server.name.clone()).collect(),
+        samples,
+    }
 }
 
 /// The order in which `servers` servers are measured in a round: each starts in turn.
@@ -431,6 +474,7 @@ fn sample(line: &str, cpu: Duration) -> Result<Sample, String> {
         busy: cpu / number("seconds")?,
         p50: number("p50_us")?,
         p99: number("p99_us")?,
+        p999: number("p999_us")?,
         tls: result["tls"].as_str().map(str::to_owned),
     })
 }
@@ -515,12 +559,13 @@ async fn within<T>(
         .map_err(|error| error.to_string())
 }
 
-fn header(options: &Options, cores: Cores) -> String {
+fn header(options: &Options, results: &Results, cores: Cores) -> String {
     let frames = options.framing.map_or(String::new(), |frames| format!("Frames: {frames}\n"));
     format!(
-        "{frames}Linux {}, {}, server on core {}, load on core {}, {} rounds of {} s per cell\n",
-        host::kernel(),
-        host::cpu_model(),
+        "{frames}Linux {}, {}, {}, server on core {}, load on core {}, {} rounds of {} s per cell\n",
+        results.kernel,
+        results.cpu_model,
+        results.compiler,
         cores.server,
         cores.load,
         options.rounds,
@@ -528,85 +573,98 @@ fn header(options: &Options, cores: Cores) -> String {
     )
 }
 
-struct Report<'a> {
-    workloads: &'a [&'static Workload],
-    servers: &'a [Server],
-    /// By column, then server, then round.
-    samples: &'a [Vec<Vec<Sample>>],
+/// The tables of what was measured.
+struct Report<'a>(&'a Results);
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.agreed(out)?;
+        self.cpu_table(out)?;
+        self.latency_table(out)?;
+        self.tail_table(out)
+    }
 }
 
 impl Report<'_> {
     fn yardstick(&self) -> &str {
-        &self.servers[0].name
+        &self.0.servers[0]
     }
 
     /// What TLS was agreed on. More than one line means that the servers did not do the same.
-    fn agreed(&self) -> String {
-        let all = self.samples.iter().flatten().flatten();
+    fn agreed(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.0.samples.iter().flatten().flatten();
         let agreed: BTreeSet<_> = all.filter_map(|sample| sample.tls.as_deref()).collect();
-        agreed.iter().map(|tls| format!("Agreed on: {tls}\n")).collect()
+        agreed.iter().try_for_each(|tls| writeln!(out, "Agreed on: {tls}"))
     }
 
     /// CPU time per message: the yardstick's own, then every server's as a ratio to it.
-    fn cpu_table(&self) -> String {
+    fn cpu_table(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cpu = |sample: &Sample| sample.cpu;
-        let mut table = self.table_head("CPU per message: median (min–max)");
-        self.table_row(&mut table, &format!("{}, µs", self.yardstick()), |column| {
+        self.table_head(out, "CPU per message: median (min–max)")?;
+        self.table_row(out, &format!("{}, µs", self.yardstick()), |column| {
             with_spread(&values(&column[0], cpu))
-        });
-        self.server_rows(&mut table, |column, row| with_spread(&ratios(column, row, cpu)));
-        table
+        })?;
+        self.server_rows(out, |column, row| with_spread(&ratios(column, row, cpu)))
     }
 
     /// Latencies: the yardstick's own, then every server's as a ratio to it.
-    fn latency_table(&self) -> String {
+    fn latency_table(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (p50, p99) = (|sample: &Sample| sample.p50, |sample: &Sample| sample.p99);
-        let mut table = self.table_head("Latency p50 / p99: medians");
-        self.table_row(&mut table, &format!("{}, µs", self.yardstick()), |column| {
+        self.table_head(out, "Latency p50 / p99: medians")?;
+        self.table_row(out, &format!("{}, µs", self.yardstick()), |column| {
             let median = |of: fn(&Sample) -> f64| stats::median(&values(&column[0], of));
             format!("{:.0} / {:.0}", median(p50), median(p99))
-        });
-        self.server_rows(&mut table, |column, row| {
+        })?;
+        self.server_rows(out, |column, row| {
             let median = |of: fn(&Sample) -> f64| stats::median(&ratios(column, row, of));
             format!("{:.2} / {:.2}", median(p50), median(p99))
-        });
-        table
+        })
     }
 
-    fn table_head(&self, title: &str) -> String {
-        let names: Vec<_> = self.workloads.iter().map(|workload| workload.name).collect();
-        format!("\n| {title} | {} |\n|---|{}\n", names.join(" | "), "---:|".repeat(names.len()))
+    /// How evenly a server treats its messages: the longest latencies relative to its own median.
+    fn tail_table(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.table_head(out, "Latency p99.9 relative to p50 of the same server: median")?;
+        for (row, server) in self.0.servers.iter().enumerate() {
+            self.table_row(out, server, |column| {
+                let tails = values(&column[row], |sample| sample.p999 / sample.p50);
+                format!("{:.1}", stats::median(&tails))
+            })?;
+        }
+        Ok(())
     }
 
-    fn server_rows(&self, table: &mut String, cell: impl Fn(&[Vec<Sample>], usize) -> String) {
-        for (row, server) in self.servers.iter().enumerate() {
-            self.table_row(table, &server.name, |column| {
+    fn table_head(&self, out: &mut fmt::Formatter<'_>, title: &str) -> fmt::Result {
+        let names = self.0.cells.join(" | ");
+        writeln!(out, "\n| {title} | {names} |\n|---|{}", "---:|".repeat(self.0.cells.len()))
+    }
+
+    fn server_rows(
+        &self,
+        out: &mut fmt::Formatter<'_>,
+        cell: impl Fn(&[Vec<Sample>], usize) -> String,
+    ) -> fmt::Result {
+        self.0.servers.iter().enumerate().try_for_each(|(row, server)| {
+            self.table_row(out, server, |column| {
                 // The yardstick is the first row, and there is nothing to say about 1 to itself.
                 if row == 0 { "1.00".to_owned() } else { cell(column, row) }
-            });
-        }
+            })
+        })
     }
 
-    fn table_row(&self, table: &mut String, name: &str, cell: impl Fn(&[Vec<Sample>]) -> String) {
-        let cells: Vec<_> = self.samples.iter().map(|column| cell(column)).collect();
-        writeln!(table, "| {name} | {} |", cells.join(" | ")).expect("a String takes everything");
+    fn table_row(
+        &self,
+        out: &mut fmt::Formatter<'_>,
+        name: &str,
+        cell: impl Fn(&[Vec<Sample>]) -> String,
+    ) -> fmt::Result {
+        let cells: Vec<_> = self.0.samples.iter().map(|column| cell(column)).collect();
+        writeln!(out, "| {name} | {} |", cells.join(" | "))
     }
-}
-
-/// One number of each round.
-fn values(rounds: &[Sample], of: impl Fn(&Sample) -> f64) -> Vec<f64> {
-    rounds.iter().map(of).collect()
-}
-
-/// One number of each round, relative to the yardstick's of the same round.
-fn ratios(column: &[Vec<Sample>], row: usize, of: impl Fn(&Sample) -> f64) -> Vec<f64> {
-    let rounds = column[row].iter().zip(&column[0]);
-    rounds.map(|(sample, yardstick)| of(sample) / of(yardstick)).collect()
 }
 
 fn with_spread(values: &[f64]) -> String {
-    let (low, high) = stats::spread(values);
-    format!("{:.2} ({low:.2}–{high:.2})", stats::median(values))
+    let Spread { low, median, high } = Spread::of(values);
+    format!("{median:.2} ({low:.2}–{high:.2})")
 }
 
 #[cfg(test)]
@@ -632,17 +690,23 @@ mod tests {
         assert_eq!(names(&added).unwrap(), ["epoll-echo", "mine"]);
         assert!(names(&["--servers", "nobody"]).is_err());
         let replaced = parse(&["tokio-echo=/tmp/t"]).unwrap().servers(Path::new("/bin")).unwrap();
+        assert_eq!(names(&["--all"]).unwrap().len(), PLAIN.servers.len() + PLAIN.others.len());
+        let other = ["--servers", "onbytes-task-echo"];
+        assert_eq!(names(&other).unwrap(), ["epoll-echo", "onbytes-task-echo"]);
         assert_eq!(replaced[1], Server { name: "tokio-echo".into(), path: "/tmp/t".into() });
     }
 
     #[test]
-    fn columns_are_selected_by_a_part_of_their_name() {
+    fn columns_are_selected_by_a_part_of_their_name_or_by_number() {
         let count = |words| parse(words).unwrap().workloads().map(|w| w.len());
         assert_eq!(count(&[]), Ok(6));
         assert_eq!(count(&["--only", "64 B"]), Ok(3));
         assert_eq!(count(&["--tls"]), Ok(6));
         assert_eq!(count(&["--only", "MiB", "--only", "close"]), Ok(2));
         assert!(count(&["--only", "2 GiB"]).is_err());
+        assert_eq!(count(&["--cells", "0,5"]), Ok(2));
+        assert_eq!(count(&["--cells", "0,5", "--only", "64 B"]), Ok(1));
+        assert!(count(&["--cells", "6"]).is_err());
     }
 
     #[test]
@@ -652,6 +716,7 @@ mod tests {
             &["--seconds", "NaN"],
             &["--fast"],
             &["-x=y"],
+            &["--cells", "first"],
             &["--framing", "x"],
             &["--tls", "--framing", "lines"],
             &["--framing", "lines", "--tls"],
@@ -669,10 +734,18 @@ mod tests {
 
     #[test]
     fn a_sample_is_per_message() {
-        let line = r#"{"messages":1000,"seconds":0.5,"p50_us":10.0,"p99_us":20.0,"tls":"x"}"#;
+        let line = r#"{"messages":1000,"seconds":0.5,"p50_us":10.0,"p99_us":20.0,"p999_us":30.0,"tls":"x"}"#;
         let sample = sample(line, Duration::from_millis(250)).unwrap();
         let tls = Some("x".to_owned());
-        let expected = Sample { messages: 1_000, cpu: 250.0, busy: 0.5, p50: 10.0, p99: 20.0, tls };
+        let expected = Sample {
+            messages: 1_000,
+            cpu: 250.0,
+            busy: 0.5,
+            p50: 10.0,
+            p99: 20.0,
+            p999: 30.0,
+            tls,
+        };
         assert_eq!(sample, expected);
         assert!(super::sample(r#"{"messages":0}"#, Duration::ZERO).is_err());
         assert!(super::sample("oh no", Duration::ZERO).is_err());
@@ -681,19 +754,25 @@ mod tests {
     #[test]
     fn ratios_are_within_rounds() {
         let rounds = |values: [f64; 3]| {
-            values.map(|cpu| Sample { cpu, p50: 1.0, p99: 1.0, ..Sample::default() }).to_vec()
+            values
+                .map(|cpu| Sample { cpu, p50: 1.0, p99: 1.0, p999: 3.0, ..Sample::default() })
+                .to_vec()
         };
-        let samples = [vec![rounds([1.0, 2.0, 4.0]), rounds([2.0, 3.0, 4.0])]];
-        let server = |name: &str| Server { name: name.to_owned(), path: PathBuf::new() };
-        let report = Report {
-            workloads: &[&PLAIN.workloads[0]],
-            servers: &[server("epoll-echo"), server("other")],
-            samples: &samples,
+        let results = Results {
+            cells: vec!["64 B".to_owned()],
+            servers: vec!["epoll-echo".to_owned(), "other".to_owned()],
+            samples: vec![vec![rounds([1.0, 2.0, 4.0]), rounds([2.0, 3.0, 4.0])]],
+            ..Results::default()
         };
-        let table = report.cpu_table();
-        assert!(table.contains("| epoll-echo, µs | 2.00 (1.00–4.00) |"), "{table}");
-        assert!(table.contains("| epoll-echo | 1.00 |"), "{table}");
-        assert!(table.contains("| other | 1.50 (1.00–2.00) |"), "{table}");
-        assert!(report.latency_table().contains("| other | 1.00 / 1.00 |"));
+        let report = Report(&results).to_string();
+        for line in [
+            "| epoll-echo, µs | 2.00 (1.00–4.00) |",
+            "| epoll-echo | 1.00 |",
+            "| other | 1.50 (1.00–2.00) |",
+            "| other | 1.00 / 1.00 |",
+            "| other | 3.0 |",
+        ] {
+            assert!(report.contains(line), "{line} is not in {report}");
+        }
     }
 }
