@@ -14,6 +14,7 @@
 
 pub mod bounds;
 pub mod callgrind;
+pub mod chart;
 pub mod cli;
 pub mod echo;
 pub mod epoll;
