@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 const WAITING: usize = 1_024;
 
 /// Returns what it gets.
-struct Returned;
+pub struct Returned;
 
 impl Service for Returned {
     type Connection = Self;
@@ -25,7 +25,7 @@ impl ConnectionService for Returned {
 }
 
 /// Writes what it gets within the callback, and returns nothing.
-struct Written;
+pub struct Written;
 
 impl Service for Written {
     type Connection = Self;
