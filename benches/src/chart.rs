@@ -95,13 +95,18 @@ impl Scale {
         Self { low: 0.0, high, is_logarithmic: false }
     }
 
-    /// Whole decades around all of these.
+    /// Round numbers around all of these.
     fn logarithmic(values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = values
             .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
-        let decade = |value: f64, round: fn(f64) -> f64| 10_f64.powf(round(value.log10()));
-        let low = decade(low / 1.2, f64::floor);
-        Self { low, high: decade(high * 1.2, f64::ceil).max(low * 10.0), is_logarithmic: true }
+        // Room for what is written above and below.
+        let (low, high) = (low / 1.2, high * 1.2);
+        let round = || round_numbers(10_f64.powf(low.log10().floor()));
+        Self {
+            low: round().take_while(|number| *number <= low).last().unwrap_or(low),
+            high: round().find(|number| *number >= high).unwrap_or(high),
+            is_logarithmic: true,
+        }
     }
 
     /// Where a value is, from the bottom; never beyond the top.
@@ -116,13 +121,22 @@ impl Scale {
 
     /// The values that lines are drawn at.
     fn ticks(&self) -> Vec<f64> {
-        let next = |value: f64| if self.is_logarithmic { value * 10.0 } else { value + 0.5 };
         // A little more than the end, for what rounding has added up.
-        std::iter::successors(Some(self.low), |&value| {
-            Some(next(value)).filter(|&next| next <= self.high * 1.001)
-        })
-        .collect()
+        let is_within = |value: &f64| *value <= self.high * 1.001;
+        if self.is_logarithmic {
+            let decade = 10_f64.powf(self.low.log10().floor());
+            let all = round_numbers(decade).skip_while(|value| *value < self.low * 0.999);
+            return all.take_while(is_within).collect();
+        }
+        let steps = std::iter::successors(Some(self.low), |value| Some(value + 0.5));
+        steps.take_while(is_within).collect()
     }
+}
+
+/// 1, 2, 5, 10, 20 and so on, times this.
+fn round_numbers(decade: f64) -> impl Iterator<Item = f64> {
+    let decades = std::iter::successors(Some(decade), |decade| Some(decade * 10.0));
+    decades.flat_map(|decade| [decade, 2.0 * decade, 5.0 * decade])
 }
 
 /// The places of groups, one for each cell, and in each of so many things side by side.
@@ -165,14 +179,22 @@ pub fn cpu(results: &Results, theme: &Theme) -> String {
     picture.legend(true);
     picture.grid(&scale, |value| format!("{value:.1}"));
     let groups = Groups { count: results.cells.len(), members: results.servers.len() - 1 };
-    for (cell, column) in spreads.iter().enumerate() {
-        for (row, spread) in column.iter().enumerate().skip(1) {
-            picture.bar(groups.member(cell, row - 1), groups.slot() * 0.82, &scale, *spread, row);
-        }
+    let bars = spreads.iter().enumerate().flat_map(|(cell, column)| {
+        let others = column.iter().enumerate().skip(1);
+        others.map(move |(row, spread)| (cell, row, *spread))
+    });
+    for (cell, row, spread) in bars.clone() {
+        picture.bar(groups.member(cell, row - 1), groups.slot() * 0.82, &scale, spread, row);
+    }
+    picture.baseline(scale.place(1.0));
+    // After the line, which must not run through them.
+    for (cell, row, spread) in bars {
+        picture.bar_value(groups.member(cell, row - 1), &scale, spread);
+    }
+    for cell in 0..groups.count {
         let own = Spread::of(&values(&results.samples[cell][0], cpu)).median;
         picture.group_label(&groups, cell, &format!("1.0 is {}", time(own)));
     }
-    picture.baseline(scale.place(1.0));
     picture.finish()
 }
 
@@ -266,8 +288,8 @@ impl<'a> Picture<'a> {
         let style = Style::new(self.theme.text, 13.0).start();
         for (row, server) in self.results.servers.iter().enumerate() {
             if row == 0 && is_line {
-                self.line([x - 2.0, 78.0, x + 5.0, 78.0], self.colors[row], 2.0);
-                self.line([x + 8.0, 78.0, x + 15.0, 78.0], self.colors[row], 2.0);
+                self.line([x - 4.0, 78.0, x + 2.0, 78.0], self.colors[row], 2.0);
+                self.line([x + 6.0, 78.0, x + 12.0, 78.0], self.colors[row], 2.0);
             } else {
                 self.rectangle([x, 72.0, 12.0, 12.0], self.colors[row], 2.0);
             }
@@ -295,20 +317,24 @@ impl<'a> Picture<'a> {
         ));
     }
 
-    /// A bar with its value, and the range of its rounds.
     fn bar(&mut self, middle: f64, width: f64, scale: &Scale, spread: Spread, row: usize) {
         let top = scale.place(spread.median);
         let left = middle - width / 2.0;
         self.rectangle([left, top, width, BOTTOM - top], self.colors[row], 2.0);
-        let mut label_at = scale.place(spread.high);
         if spread.median > scale.high {
             self.tear(left, width);
-            label_at = TOP;
-        } else {
+        }
+    }
+
+    /// The value of a bar, above the range of its rounds.
+    fn bar_value(&mut self, middle: f64, scale: &Scale, spread: Spread) {
+        // Of a bar that is cut off the range is not to be seen.
+        if spread.median <= scale.high {
             self.whisker(middle, scale, spread);
         }
         let style = Style::new(self.theme.text, 12.0).bold();
-        self.label(middle, label_at - 6.0, &format!("{:.2}", spread.median), &style);
+        let value = format!("{:.2}", spread.median);
+        self.label(middle, scale.place(spread.high) - 6.0, &value, &style);
     }
 
     fn whisker(&mut self, middle: f64, scale: &Scale, spread: Spread) {
@@ -361,9 +387,12 @@ impl<'a> Picture<'a> {
             return;
         }
         let Style { color, size, anchor, weight } = style;
+        // Keeps lines that run behind a text away from its letters.
+        let background = self.theme.background;
         self.add(&format!(
             "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{color}\" font-size=\"{size}\" \
-             text-anchor=\"{anchor}\" font-weight=\"{weight}\">{}</text>",
+             text-anchor=\"{anchor}\" font-weight=\"{weight}\" stroke=\"{background}\" \
+             stroke-width=\"3\" paint-order=\"stroke\">{}</text>",
             escape(text),
         ));
     }
@@ -503,12 +532,16 @@ mod tests {
     }
 
     #[test]
-    fn a_logarithmic_scale_has_whole_decades() {
+    fn a_logarithmic_scale_ends_at_round_numbers() {
         let scale = Scale::logarithmic([20.0, 700.0].into_iter());
         assert_eq!((scale.low, scale.high), (10.0, 1000.0));
-        assert_eq!(scale.ticks(), [10.0, 100.0, 1000.0]);
+        assert_eq!(scale.ticks(), [10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);
         assert_eq!(scale.place(100.0), f64::midpoint(TOP, BOTTOM));
-        assert_eq!(Scale::logarithmic([50.0].into_iter()).ticks(), [10.0, 100.0]);
+        assert_eq!(Scale::logarithmic([50.0].into_iter()).ticks(), [20.0, 50.0, 100.0]);
+        assert_eq!(
+            Scale::logarithmic([300.0, 900.0].into_iter()).ticks(),
+            [200.0, 500.0, 1000.0, 2000.0]
+        );
     }
 
     #[test]

@@ -61,15 +61,17 @@ impl Results {
             "cores": self.cores,
             "rustc": self.compiler,
         });
-        let all = json!({
-            "suite": self.suite,
-            "machine": machine,
-            "seconds": self.seconds,
-            "cells": self.cells,
-            "servers": self.servers,
-            "rounds": rounds,
-        });
-        format!("{all:#}\n")
+        let head = [
+            ("suite", json!(self.suite)),
+            ("machine", machine),
+            ("seconds", json!(self.seconds)),
+            ("cells", json!(self.cells)),
+            ("servers", json!(self.servers)),
+        ];
+        let head = head.map(|(name, value)| format!("  \"{name}\": {value},\n")).concat();
+        // One line for each round.
+        let rounds: Vec<_> = rounds.iter().map(|round| format!("    {round}")).collect();
+        format!("{{\n{head}  \"rounds\": [\n{}\n  ]\n}}\n", rounds.join(",\n"))
     }
 
     /// Reads what [`Results::to_json`] wrote.
@@ -110,15 +112,17 @@ impl Results {
 
 impl Sample {
     fn to_json(&self, server: &str, cell: &str) -> Value {
+        // As exact as anybody can measure.
+        let rounded = |value: f64| (value * 10_000.0).round() / 10_000.0;
         json!({
             "server": server,
             "cell": cell,
             "messages": self.messages,
-            "cpu_us": self.cpu,
-            "busy": self.busy,
-            "p50_us": self.p50,
-            "p99_us": self.p99,
-            "p999_us": self.p999,
+            "cpu_us": rounded(self.cpu),
+            "busy": rounded(self.busy),
+            "p50_us": rounded(self.p50),
+            "p99_us": rounded(self.p99),
+            "p999_us": rounded(self.p999),
             "tls": self.tls,
         })
     }
@@ -231,7 +235,7 @@ mod tests {
             let error = Results::from_json(&text.replace(key, "\"x\"")).unwrap_err();
             assert!(error.contains(name), "{error}");
         }
-        let stranger = text.replacen("\"server\": \"other\"", "\"server\": \"stranger\"", 1);
+        let stranger = text.replacen("\"server\":\"other\"", "\"server\":\"stranger\"", 1);
         assert!(Results::from_json(&stranger).unwrap_err().contains("stranger"));
         assert!(Results::from_json("[").is_err());
     }
