@@ -508,7 +508,7 @@ impl Drop for Connection {
 /// nobody holds the client any more, it sees the connection to its end.
 async fn send_backlog(mut sender: Sender, write_timeout: Option<Duration>) {
     let mut timer = Timer::default();
-    let mut stall = ((0, 0), Instant::now());
+    let mut stall = (0, Instant::now());
     let (mut left, mut linger_until) = (LINGER_BYTES, None);
     poll_fn(|cx| {
         sender.link.change(|state, wakes| {

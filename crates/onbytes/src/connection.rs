@@ -70,12 +70,13 @@ type Panic = Box<dyn Any + Send>;
 
 /// Runs a part of a connection's life in which callbacks are made, run and dropped; a panic in any
 /// of these is caught.
-async fn catching<T>(mut part: Pin<&mut impl Future<Output = T>>) -> Result<T, Panic> {
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| part.as_mut().poll(cx))) {
+fn catching<T>(
+    mut part: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = Result<T, Panic>> {
+    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| part.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
     })
-    .await
 }
 
 /// A connection on its way through [`live`].
@@ -83,37 +84,76 @@ pub(crate) struct Life {
     membership: Membership,
     pace: Pace,
     /// The callback that was called last, or what is done between, to be named if it panics.
-    calling: &'static str,
+    calling: Calling,
 }
 
-/// What is done between callbacks, to be named if it panics.
-const READING: &str = "reading";
-const PARTING: &str = "closing";
-#[cfg(feature = "_tls")]
-const SHAKING_HANDS: &str = "the TLS handshake";
+/// What a connection's task is at: a callback, or what is done between.
+// One byte, because every idle connection keeps it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Calling {
+    #[cfg(feature = "_tls")]
+    Handshake,
+    Reading,
+    Parting,
+    OnConnect,
+    OnBytes,
+    OnEnd,
+    OnError,
+    OnDrain,
+    OnClose,
+}
+
+impl Calling {
+    fn name(self) -> &'static str {
+        match self {
+            #[cfg(feature = "_tls")]
+            Self::Handshake => "the TLS handshake",
+            Self::Reading => "reading",
+            Self::Parting => "closing",
+            Self::OnConnect => "on_connect",
+            Self::OnBytes => "on_bytes",
+            Self::OnEnd => "on_end",
+            Self::OnError => "on_error",
+            Self::OnDrain => "on_drain",
+            Self::OnClose => "on_close",
+        }
+    }
+
+    /// Whether it is not the service that is at work.
+    #[cfg(feature = "_tls")]
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Handshake | Self::Reading | Self::Parting)
+    }
+}
 
 /// What a connection does next.
 enum Next {
-    Deliver(Bytes, bool),
-    DeliverEnd,
+    Deliver(Bytes),
+    Rare(Rare),
+    Over,
+}
+
+/// What is not done for every chunk.
+enum Rare {
+    /// The peer has ended its side.
+    End,
+    Drain,
     /// A frame was skipped.
     Dropped(Error),
     /// What the peer sends is no frame.
     Fault(Fault),
-    Drain,
-    Over,
 }
 
 impl Life {
     pub(crate) fn new(membership: Membership) -> Self {
-        Self { pace: Pace::default(), membership, calling: "on_connect" }
+        Self { pace: Pace::default(), membership, calling: Calling::OnConnect }
     }
 
     /// Shakes hands with a TLS peer, for a limited time. A failure ends the connection.
     #[cfg(feature = "_tls")]
     async fn shake_hands(&mut self) {
         let Self { membership: Membership { run, link, .. }, pace, calling } = self;
-        *calling = SHAKING_HANDS;
+        *calling = Calling::Handshake;
         let Some(acceptor) = &run.acceptor else { return };
         match acceptor.accept() {
             Ok(session) => link.secure(session),
@@ -171,7 +211,7 @@ impl Life {
             }
             state.set_doing(ConnectionState::Connecting);
         }
-        self.calling = "on_connect";
+        self.calling = Calling::OnConnect;
         // Boxed, so that a long-lived connection does not keep room for it.
         let mut asking = Box::pin(service.on_connect(caller));
         match self.callback(asking.as_mut()).await? {
@@ -184,52 +224,71 @@ impl Life {
     }
 
     /// Delivers what the peer sends until something ends the connection.
-    async fn exchange<C: ConnectionService>(&mut self, handler: &mut C, caller: &Caller) {
-        loop {
-            self.calling = READING;
-            let next = self.next().await;
-            let is_end = matches!(next, Next::DeliverEnd);
-            let failed = match next {
-                Next::Deliver(data, more) => {
-                    self.calling = "on_bytes";
-                    let answering = pin!(handler.on_bytes(data, caller));
-                    let outcome = self.callback(answering).await;
-                    self.settle(outcome, more)
-                }
-                Next::DeliverEnd => {
-                    self.calling = "on_end";
-                    let answering = pin!(handler.on_end(caller));
-                    let outcome = self.callback(answering).await;
-                    self.settle(outcome, false)
-                }
-                Next::Drain => {
-                    self.calling = "on_drain";
-                    let deciding = pin!(handler.on_drain(caller));
-                    if self.callback(deciding).await == Some(Drain::CloseWhenIdle) {
-                        self.pace.drain(&self.membership.link);
-                    }
-                    None
-                }
-                Next::Dropped(error) => {
-                    let Membership { run, link, .. } = &self.membership;
-                    let id = crate::ConnectionId::of(link.number);
-                    let remote_addr = link.remote;
-                    run.events.emit(&Event::FrameDropped { id, remote_addr, error: &error });
-                    None
-                }
-                Next::Fault(fault) => {
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps room for each argument twice")]
+    fn exchange<C: ConnectionService>(
+        &mut self,
+        handler: &mut C,
+        caller: &Caller,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            loop {
+                let Some(data) = self.next_chunk(handler, caller).await else { return };
+                self.calling = Calling::OnBytes;
+                let outcome = self.callback(pin!(handler.on_bytes(data, caller))).await;
+                if let Some(error) = self.settle(outcome) {
                     // Boxed, because it is rare: a long-lived connection does not keep room for it.
-                    Box::pin(self.end_for_fault(handler, caller, fault)).await;
-                    None
+                    Box::pin(self.raise(handler, caller, error)).await;
                 }
-                Next::Over => return,
-            };
-            if let Some(error) = failed {
-                Box::pin(self.raise(handler, caller, error)).await;
             }
-            if is_end && !self.membership.run.config.allow_half_open {
-                self.membership.link.change(State::end_with_peer);
+        }
+    }
+
+    /// Waits for what is to be delivered next, and sees to what comes before; `None` is the end.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps room for each argument twice")]
+    fn next_chunk<C: ConnectionService>(
+        &mut self,
+        handler: &mut C,
+        caller: &Caller,
+    ) -> impl Future<Output = Option<Bytes>> + Send {
+        async move {
+            loop {
+                self.calling = Calling::Reading;
+                match self.next().await {
+                    Next::Deliver(data) => return Some(data),
+                    Next::Rare(rare) => Box::pin(self.see_to(rare, handler, caller)).await,
+                    Next::Over => return None,
+                }
             }
+        }
+    }
+
+    /// Sees to what happens seldom, or once, in a connection's life.
+    async fn see_to<C: ConnectionService>(&mut self, rare: Rare, handler: &mut C, caller: &Caller) {
+        match rare {
+            Rare::End => {
+                self.calling = Calling::OnEnd;
+                let outcome = self.callback(pin!(handler.on_end(caller))).await;
+                if let Some(error) = self.settle(outcome) {
+                    self.raise(handler, caller, error).await;
+                }
+                if !self.membership.run.config.allow_half_open {
+                    self.membership.link.change(State::end_with_peer);
+                }
+            }
+            Rare::Drain => {
+                self.calling = Calling::OnDrain;
+                let deciding = pin!(handler.on_drain(caller));
+                if self.callback(deciding).await == Some(Drain::CloseWhenIdle) {
+                    self.pace.drain(&self.membership.link);
+                }
+            }
+            Rare::Dropped(error) => {
+                let Membership { run, link, .. } = &self.membership;
+                let id = crate::ConnectionId::of(link.number);
+                let remote_addr = link.remote;
+                run.events.emit(&Event::FrameDropped { id, remote_addr, error: &error });
+            }
+            Rare::Fault(fault) => self.end_for_fault(handler, caller, fault).await,
         }
     }
 
@@ -240,7 +299,7 @@ impl Life {
             && ending.reason.is_transport_failure()
             && let Some(error) = ending.error
         {
-            self.calling = "on_error";
+            self.calling = Calling::OnError;
             let hearing = pin!(handler.on_error(error, caller));
             let _ = self.callback(hearing).await;
         }
@@ -248,7 +307,7 @@ impl Life {
 
     /// Leaves the peer as the ending says: sends what is queued and FIN, or resets.
     async fn part(&mut self) {
-        self.calling = PARTING;
+        self.calling = Calling::Parting;
         // Nothing more is delivered, and the peer may take long to read what it is sent.
         self.membership.link.change(|state, _| state.discard_frames());
         poll_fn(|cx| self.poll_sent(cx)).await;
@@ -268,21 +327,28 @@ impl Life {
     }
 
     /// Says goodbye to the service, which has a limited time for it.
-    async fn say_goodbye<C: ConnectionService>(&mut self, mut handler: C, close: &Close) {
-        self.membership.refresh();
-        let Membership { run, link, current, .. } = &self.membership;
-        let budget = later(Instant::now(), Some(current.timeouts.on_close));
-        self.calling = "on_close";
-        let mut goodbye = pin!(handler.on_close(close));
-        let timer = &mut self.pace.timer;
-        let overran = poll_fn(|cx| match goodbye.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(false),
-            Poll::Pending if timer.poll_passed(cx, budget) => Poll::Ready(true),
-            Poll::Pending => Poll::Pending,
-        });
-        if overran.await {
-            let id = crate::ConnectionId::of(link.number);
-            run.events.emit(&Event::CloseOverran { id });
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps room for each argument twice")]
+    fn say_goodbye<C: ConnectionService>(
+        &mut self,
+        mut handler: C,
+        close: &Close,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            self.membership.refresh();
+            let limit = self.membership.current.timeouts.on_close;
+            let budget = later(Instant::now(), Some(limit));
+            self.calling = Calling::OnClose;
+            let mut goodbye = pin!(handler.on_close(close));
+            let overran = poll_fn(|cx| match goodbye.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(false),
+                Poll::Pending if self.pace.timer.poll_passed(cx, budget) => Poll::Ready(true),
+                Poll::Pending => Poll::Pending,
+            });
+            if overran.await {
+                let Membership { run, link, .. } = &self.membership;
+                let id = crate::ConnectionId::of(link.number);
+                run.events.emit(&Event::CloseOverran { id });
+            }
         }
     }
 
@@ -309,9 +375,12 @@ impl Life {
 
     /// Runs one callback to its end, sending what is queued beside it. `None` if a stop could not
     /// wait for it.
-    async fn callback<T>(&mut self, mut callback: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    fn callback<T>(
+        &mut self,
+        mut callback: Pin<&mut impl Future<Output = T>>,
+    ) -> impl Future<Output = Option<T>> {
         let mut has_waited = false;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             if has_waited && self.membership.link.lock().is_forced() {
                 return Poll::Ready(None);
             }
@@ -321,7 +390,6 @@ impl Life {
             has_waited = true;
             if self.attend(cx) { Poll::Ready(None) } else { Poll::Pending }
         })
-        .await
     }
 
     /// While a callback waits: sends what is queued, watches the deadlines that do not depend on the
@@ -355,12 +423,12 @@ impl Life {
         };
         let Membership { run, link, .. } = &self.membership;
         let message = panic_message(&*panic);
-        let (id, callback) = (crate::ConnectionId::of(link.number), self.calling);
+        let (id, callback) = (crate::ConnectionId::of(link.number), self.calling.name());
         run.events.emit(&Event::Panicked { id, callback, panic: &message });
         let error = Error::new(format!("{callback} panicked: {message}"));
         link.end(CloseReason::Panicked, Some(error));
         #[cfg(feature = "_tls")]
-        if matches!(callback, READING | SHAKING_HANDS | PARTING) {
+        if self.calling.is_ours() {
             // Not the service: what is left of the session is nothing to send a goodbye with.
             link.change(|state, _| state.abandon_session());
             link.close_socket(Parting::Reset);
@@ -371,10 +439,11 @@ impl Life {
     }
 
     /// Sends what `on_bytes` or `on_end` returned; an error is the caller's to raise.
-    fn settle(&mut self, outcome: Option<Result<Option<Bytes>>>, more: bool) -> Option<Error> {
+    fn settle(&mut self, outcome: Option<Result<Option<Bytes>>>) -> Option<Error> {
         match outcome? {
             Ok(Some(reply)) => {
-                let link = &self.membership.link;
+                let Self { membership: Membership { link, .. }, pace, .. } = self;
+                let more = pace.has_more_at_hand();
                 link.change(|state, wakes| state.reply(reply, more, wakes)).err()
             }
             Ok(None) => None,
@@ -391,7 +460,7 @@ impl Life {
         fault: Fault,
     ) {
         let (reason, error) = (fault.reason, fault.into_error());
-        self.calling = "on_error";
+        self.calling = Calling::OnError;
         let hearing = pin!(handler.on_error(error.clone(), caller));
         let _ = self.callback(hearing).await;
         self.membership.link.end(reason, Some(error));
@@ -407,7 +476,7 @@ impl Life {
         if self.membership.link.lock().explains(&error) {
             return;
         }
-        self.calling = "on_error";
+        self.calling = Calling::OnError;
         let deciding = pin!(handler.on_error(error, caller));
         let outcome = self.callback(deciding).await;
         if let Some(Err(error)) = outcome {
@@ -416,13 +485,12 @@ impl Life {
     }
 
     /// Waits for what comes next.
-    async fn next(&mut self) -> Next {
-        let Self { membership, pace, .. } = self;
+    fn next(&mut self) -> impl Future<Output = Next> {
         poll_fn(|cx| {
+            let Self { membership, pace, .. } = self;
             membership.refresh();
             membership.link.change(|state, wakes| pace.poll_next(state, membership, cx, wakes))
         })
-        .await
     }
 
     /// Waits until everything queued is sent, and the end said, or cannot be any more.

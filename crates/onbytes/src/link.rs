@@ -457,6 +457,11 @@ impl State {
         Load { queued, held: held + held_by_stream + self.held_by_frames() }
     }
 
+    /// Whether nothing is queued and no frame can be under way.
+    pub(crate) fn is_plainly_at_rest(&self) -> bool {
+        self.extras.is_none() && !self.has_backlog()
+    }
+
     pub(crate) fn ending(&self) -> Option<&Ending> {
         self.ending.as_ref()
     }

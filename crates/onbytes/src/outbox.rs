@@ -224,6 +224,7 @@ impl Outbox {
     }
 
     /// Gives what has left the queue to `spent`.
+    #[inline]
     pub(crate) fn take_spent(&mut self, spent: &mut Spent) {
         if let Some(backlog) = &mut self.backlog {
             spent.append(std::mem::take(&mut backlog.spent));

@@ -197,7 +197,6 @@ pub(crate) struct Membership {
     pub(crate) current: Arc<Current>,
     /// Whether a stop cut the connection off, as it was when the end was announced.
     was_forced: Option<bool>,
-    _place: Place,
 }
 
 /// What a caller was given on its way in.
@@ -234,7 +233,9 @@ impl Membership {
             remote_addr: link.remote,
             local_addr: link.local,
         });
-        Self { link, run, current, was_forced: None, _place: place }
+        // The run is known here anyway, so a word less is kept for each connection.
+        place.keep();
+        Self { link, run, current, was_forced: None }
     }
 
     /// Looks whether the settings have changed.
@@ -285,6 +286,7 @@ impl Drop for Membership {
         if run.alive.fetch_sub(1, Ordering::SeqCst) == 1 {
             run.emptied.notify_waiters();
         }
+        run.places.give_back();
     }
 }
 

@@ -22,7 +22,7 @@ impl Timer {
     /// Has `deadline` passed? If not, the task is woken when it has.
     pub(crate) fn poll_passed(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         let Some(deadline) = deadline else {
-            self.sleep = None;
+            self.disarm();
             return false;
         };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -38,6 +38,14 @@ impl Timer {
         }
         false
     }
+
+    /// There is no deadline any more.
+    #[inline]
+    pub(crate) fn disarm(&mut self) {
+        if self.sleep.is_some() {
+            self.sleep = None;
+        }
+    }
 }
 
 /// A point in time to a tenth of a second, which costs next to nothing to take and to keep.
@@ -46,7 +54,8 @@ pub(crate) struct Ticks(u32);
 
 impl Ticks {
     pub(crate) fn now() -> Self {
-        let tenths = coarse_time().as_millis() / 100;
+        let now = coarse_time();
+        let tenths = now.as_secs() * 10 + u64::from(now.subsec_millis() / 100);
         // After thirteen years of one machine time stands still here.
         Self(u32::try_from(tenths).unwrap_or(u32::MAX))
     }

@@ -86,6 +86,11 @@ impl Timeouts {
         Ok(())
     }
 
+    /// Whether anything but reading what it is sent is asked of a peer that stays connected.
+    pub(crate) fn bound_the_peer(&self) -> bool {
+        self.idle.is_some() || self.min_arrival.is_some() || self.max_lifetime.is_some()
+    }
+
     /// How long the connection named by `number` may live.
     pub(crate) fn lifetime_of(&self, number: u64) -> Option<Duration> {
         let lifetime = self.max_lifetime?;

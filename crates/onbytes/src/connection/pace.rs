@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Next;
+use super::{Next, Rare};
 use crate::close::CloseReason;
 use crate::framing::Fault;
 use crate::link::{ConnectionState, Link, Received, State, Wakes};
@@ -15,14 +15,21 @@ use crate::timer::{Timer, later};
 use crate::{Error, ErrorKind, MinArrival, Timeouts};
 
 /// When to read, when to rest, and which deadline is next.
+// Small, because every idle connection keeps it: what most do without is boxed.
 #[derive(Default)]
 pub(super) struct Pace {
     turn: Turn,
     pub(super) timer: Timer,
-    /// How far sending had come when it was last seen to move, and when that was.
-    stall: Option<((u64, usize), Instant)>,
+    /// How far sending had come when it was last seen to move, as one number, and when that was.
+    stall: Option<(u64, Instant)>,
+    watch: Option<Box<Watch>>,
+}
+
+/// What is only kept where there is a limit, or a drain, that asks for it.
+#[derive(Default)]
+struct Watch {
     idle: Option<Idle>,
-    // Boxed, because nearly always there is none.
+    // Boxed apart, because few have one.
     arrival: Option<Box<Arrival>>,
     drain: Option<Draining>,
 }
@@ -37,25 +44,27 @@ enum Draining {
 /// What a connection has done since it last let others have their turn.
 #[derive(Default)]
 struct Turn {
-    chunks: u32,
-    bytes: usize,
+    bytes: u32,
     /// Frames that came with others in one chunk.
-    frames: u32,
+    frames: u16,
+    chunks: u8,
+    /// Whether more is likely to be at hand behind what was delivered last.
+    more: bool,
 }
 
 impl Turn {
-    const CHUNKS: u32 = 32;
-    const BYTES: usize = 256 * 1024;
+    const CHUNKS: u8 = 32;
+    const BYTES: u32 = 256 * 1024;
 
     /// So many, because the replies to frames of one chunk should leave together.
-    const FRAMES: u32 = 1024;
+    const FRAMES: u16 = 1024;
 
     fn note(&mut self, read: usize) {
         match read {
             0 => self.frames += 1,
             _ => self.chunks += 1,
         }
-        self.bytes += read;
+        self.bytes = self.bytes.saturating_add(u32::try_from(read).unwrap_or(u32::MAX));
     }
 
     fn is_spent(&self) -> bool {
@@ -117,7 +126,7 @@ impl Pace {
                 state.set_doing(ConnectionState::Busy);
             }
             state.pause_frame();
-            if let Some(arrival) = &mut self.arrival {
+            if let Some(arrival) = self.watch.as_mut().and_then(|watch| watch.arrival.as_mut()) {
                 arrival.pause(Instant::now());
             }
         }
@@ -135,7 +144,7 @@ impl Pace {
             return Poll::Ready(Next::Over);
         }
         if state.take_drain_request() {
-            return Poll::Ready(Next::Drain);
+            return Poll::Ready(Next::Rare(Rare::Drain));
         }
         if !self.turn.is_spent()
             && let Poll::Ready(next) = self.poll_read(state, cx, wakes)
@@ -149,7 +158,7 @@ impl Pace {
             self.watch_half_open(state, cx, wakes);
         }
         if let Some(fault) = self.check_deadlines(state, membership, cx, wakes) {
-            return Poll::Ready(Next::Fault(fault));
+            return Poll::Ready(Next::Rare(Rare::Fault(fault)));
         }
         if state.ending().is_some() {
             return Poll::Ready(Next::Over);
@@ -164,7 +173,22 @@ impl Pace {
     /// From now on only what has arrived is delivered.
     pub(super) fn drain(&mut self, link: &Link) {
         let arrived = link.lock().stream().map_or(0, Stream::arrived);
-        self.drain = Some(Draining::Left(arrived));
+        self.watch().drain = Some(Draining::Left(arrived));
+    }
+
+    pub(super) fn has_more_at_hand(&mut self) -> bool {
+        std::mem::take(&mut self.turn.more)
+    }
+
+    fn watch(&mut self) -> &mut Watch {
+        self.watch.get_or_insert_default()
+    }
+
+    /// The peer was heard.
+    fn end_idleness(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.idle = None;
+        }
     }
 
     fn poll_read(
@@ -192,27 +216,26 @@ impl Pace {
 
     /// What was received, as what is to be done; nothing where it is not enough for anything.
     fn next_of(&mut self, received: Option<Received>) -> Option<Next> {
-        match received {
+        let (next, read) = match received {
             Some(Received::Data { data, more, read }) => {
-                self.turn.note(read);
-                self.idle = None;
-                Some(Next::Deliver(data, more))
+                self.turn.more = more;
+                (Some(Next::Deliver(data)), read)
             }
-            Some(Received::Piece { read }) => {
-                self.turn.note(read);
-                self.idle = None;
-                None
-            }
+            Some(Received::Piece { read }) => (None, read),
             Some(Received::Dropped { error, read }) => {
-                self.turn.note(read);
-                self.idle = None;
-                Some(Next::Dropped(error))
+                (Some(Next::Rare(Rare::Dropped(error))), read)
             }
-            Some(Received::Fault(fault)) => Some(Next::Fault(fault)),
-            Some(Received::End) => Some(Next::DeliverEnd),
+            Some(Received::Fault(fault)) => return Some(Next::Rare(Rare::Fault(fault))),
+            Some(Received::End) => {
+                self.turn.more = false;
+                return Some(Next::Rare(Rare::End));
+            }
             // A failed read, or the end of draining, has set the ending.
-            None => Some(Next::Over),
-        }
+            None => return Some(Next::Over),
+        };
+        self.turn.note(read);
+        self.end_idleness();
+        next
     }
 
     fn poll_received(
@@ -223,7 +246,8 @@ impl Pace {
     ) -> Poll<Option<Received>> {
         // A peer that does not take its replies is not asked for more work.
         let may_read = !state.end_seen() && !state.has_too_much_queued();
-        match self.drain {
+        let drain = self.watch.as_ref().and_then(|watch| watch.drain.as_ref());
+        match drain {
             None if may_read => state.poll_input(cx, wakes),
             Some(Draining::Left(_)) if may_read => {
                 Poll::Ready(self.input_while_draining(state, wakes))
@@ -247,7 +271,8 @@ impl Pace {
             ) => Some(*read),
             _ => None,
         };
-        self.drain = match (&self.drain, read) {
+        let drain = &mut self.watch().drain;
+        *drain = match (&*drain, read) {
             // One more look behind the last byte, because the peer's end may be there. What takes
             // nothing from the peer came before.
             (Some(Draining::Left(left)), Some(read)) if *left > 0 || read == 0 => {
@@ -278,6 +303,11 @@ impl Pace {
         wakes: &mut Wakes,
     ) -> Option<Fault> {
         let timeouts = &membership.current.timeouts;
+        if !timeouts.bound_the_peer() && self.watch.is_none() && state.is_plainly_at_rest() {
+            self.stall = None;
+            self.timer.disarm();
+            return None;
+        }
         let frame = state.frame_deadline();
         let stall = self.stall_deadline(state, timeouts);
         let idle = self.idle_deadline(state, timeouts);
@@ -361,25 +391,31 @@ impl Pace {
 
     fn idle_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
         if timeouts.idle.is_none() || state.has_backlog() {
-            self.idle = None;
+            self.end_idleness();
             return None;
         }
         let (heard, acknowledged) = (state.heard(), state.taken());
-        let is_news = self.idle.as_ref().is_none_or(|idle| idle.heard != heard);
-        if is_news {
-            let since = Instant::now();
-            self.idle = Some(Idle { since, heard, acknowledged, looked: false });
-        }
-        later(self.idle.as_ref()?.since, timeouts.idle)
+        let idle = &mut self.watch().idle;
+        let since = match idle {
+            Some(idle) if idle.heard == heard => idle.since,
+            _ => {
+                let since = Instant::now();
+                *idle = Some(Idle { since, heard, acknowledged, looked: false });
+                since
+            }
+        };
+        later(since, timeouts.idle)
     }
 
     fn arrival_deadline(&mut self, state: &State, timeouts: &Timeouts) -> Option<Instant> {
         let Some(least) = timeouts.min_arrival.filter(|_| !state.end_seen()) else {
-            self.arrival = None;
+            if let Some(watch) = &mut self.watch {
+                watch.arrival = None;
+            }
             return None;
         };
         let (arrived, now) = (state.arrived(), Instant::now());
-        let arrival = self.arrival.get_or_insert_with(|| Box::new(Arrival::begin(arrived)));
+        let arrival = self.watch().arrival.get_or_insert_with(|| Box::new(Arrival::begin(arrived)));
         if state.has_backlog() {
             // It is the peer's turn to read.
             arrival.pause(now);
@@ -394,7 +430,7 @@ impl Pace {
         let Some(owed) = state.stream().and_then(Stream::unacknowledged) else {
             return false;
         };
-        let Some(idle) = &mut self.idle else {
+        let Some(idle) = self.watch.as_mut().and_then(|watch| watch.idle.as_mut()) else {
             return false;
         };
         let acknowledged = state.taken().saturating_sub(owed);

@@ -38,7 +38,9 @@ impl State {
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
     ) -> Poll<Option<Received>> {
-        if let Some(received) = self.next_frame() {
+        if self.extras.is_some()
+            && let Some(received) = self.next_frame()
+        {
             return Poll::Ready(Some(received));
         }
         let Some(stream) = &mut self.stream else {

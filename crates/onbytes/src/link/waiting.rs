@@ -55,8 +55,12 @@ pub(crate) struct Wakes {
 
 impl Wakes {
     pub(super) fn wake(self) {
-        for waker in self.driver.into_iter().chain(self.others) {
-            waker.wake();
+        if let Some(driver) = self.driver {
+            driver.wake();
+        }
+        // Nearly always empty, and then not worth an iterator of its own.
+        if !self.others.is_empty() {
+            self.others.into_iter().for_each(Waker::wake);
         }
     }
 }

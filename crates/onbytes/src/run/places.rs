@@ -16,7 +16,8 @@ pub(crate) struct Places {
 
 /// One place, given back when dropped.
 pub(crate) struct Place {
-    places: Arc<Places>,
+    /// `None` once it is given back otherwise.
+    places: Option<Arc<Places>>,
 }
 
 impl Places {
@@ -40,13 +41,19 @@ impl Places {
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<Place> {
         let one_more = |taken| (taken < self.limit.load(Ordering::SeqCst)).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
-        Some(Place { places: Arc::clone(self) })
+        Some(Place { places: Some(Arc::clone(self)) })
     }
 
     /// Whether an accept loop holds a place for whoever comes next.
     #[cfg(feature = "_tls")]
     pub(crate) fn has_one_in_hand(&self) -> bool {
         self.in_hand.load(Ordering::SeqCst) > 0
+    }
+
+    /// A place that was [kept](Place::keep) is free again.
+    pub(super) fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+        self.freed.notify_one();
     }
 
     /// Waits for a place.
@@ -64,28 +71,38 @@ impl Places {
 }
 
 impl Place {
+    /// The place stays taken, without this value; whoever keeps it owes [`Places::give_back`].
+    pub(super) fn keep(mut self) {
+        self.places = None;
+    }
+
     /// Holds the place for whoever comes next, until what is returned is dropped.
     pub(crate) fn in_hand(&self) -> InHand {
-        self.places.in_hand.fetch_add(1, Ordering::SeqCst);
-        InHand { places: Arc::clone(&self.places) }
+        if let Some(places) = &self.places {
+            places.in_hand.fetch_add(1, Ordering::SeqCst);
+        }
+        InHand { places: self.places.clone() }
     }
 }
 
 /// A place that is held for whoever comes next.
 pub(crate) struct InHand {
-    places: Arc<Places>,
+    places: Option<Arc<Places>>,
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.places.in_hand.fetch_sub(1, Ordering::SeqCst);
+        if let Some(places) = &self.places {
+            places.in_hand.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.taken.fetch_sub(1, Ordering::SeqCst);
-        self.places.freed.notify_one();
+        if let Some(places) = &self.places {
+            places.give_back();
+        }
     }
 }
 
