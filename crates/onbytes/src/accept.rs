@@ -265,7 +265,9 @@ async fn admit(
     if let Some(framing) = &run.framing {
         link.frame(framing);
     }
-    link.set_weight(service.weight() as u64 + run.weight_of_handshake());
+    // Limits that are set later are not counted for whoever is here already.
+    let weight = service.weight() as u64 + run.weight_of_handshake() + current.timeouts.weight();
+    link.set_weight(weight);
     service.serve(Membership::new(Arc::clone(run), link, entry));
     Ok(())
 }

@@ -442,8 +442,8 @@ impl Life {
     fn settle(&mut self, outcome: Option<Result<Option<Bytes>>>) -> Option<Error> {
         match outcome? {
             Ok(Some(reply)) => {
-                let Self { membership: Membership { link, .. }, pace, .. } = self;
-                let more = pace.has_more_at_hand();
+                let link = &self.membership.link;
+                let more = self.pace.has_more_at_hand();
                 link.change(|state, wakes| state.reply(reply, more, wakes)).err()
             }
             Ok(None) => None,

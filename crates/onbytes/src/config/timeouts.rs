@@ -91,6 +91,11 @@ impl Timeouts {
         self.idle.is_some() || self.min_arrival.is_some() || self.max_lifetime.is_some()
     }
 
+    /// The memory that a connection takes for what these limits need (BENCHMARKS.md, "Bounds").
+    pub(crate) fn weight(&self) -> u64 {
+        if self.bound_the_peer() { 544 } else { 0 }
+    }
+
     /// How long the connection named by `number` may live.
     pub(crate) fn lifetime_of(&self, number: u64) -> Option<Duration> {
         let lifetime = self.max_lifetime?;
@@ -156,6 +161,15 @@ impl MinArrival {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_a_connection_keeps_something_for_is_weighed() {
+        let none = Timeouts::new();
+        let write = Timeouts::new().write(Duration::from_secs(1));
+        let idle = Timeouts::new().idle(Duration::from_secs(1));
+        assert_eq!((none.weight(), write.weight()), (0, 0));
+        assert!(idle.weight() > 0);
+    }
 
     #[test]
     fn lives_are_spread_below_the_longest_one() {

@@ -176,8 +176,9 @@ impl Pace {
         self.watch().drain = Some(Draining::Left(arrived));
     }
 
-    pub(super) fn has_more_at_hand(&mut self) -> bool {
-        std::mem::take(&mut self.turn.more)
+    /// Whether more is likely to be at hand behind what was delivered last.
+    pub(super) fn has_more_at_hand(&self) -> bool {
+        self.turn.more
     }
 
     fn watch(&mut self) -> &mut Watch {
