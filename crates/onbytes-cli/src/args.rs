@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use onbytes::{Endpoint, Framing};
 
+use crate::bench::BenchArgs;
 use crate::bounds::{LimitArgs, SocketArgs, TimeoutArgs};
 use crate::certs::CertsArgs;
 use crate::failure::Failure;
@@ -19,6 +20,7 @@ use crate::values::{Limit, address, count, host, limit, port};
 pub(crate) enum Request {
     Serve(Box<ServeArgs>),
     Connect(Box<ConnectArgs>),
+    Bench(Box<BenchArgs>),
     Framing(Box<FramingArgs>),
     Certs(CertsArgs),
     /// The help or the version.
@@ -31,6 +33,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
     let error = match Cli::try_parse_from(&args) {
         Ok(Cli { command: Command::Serve(args) }) => return Ok(Request::Serve(args)),
         Ok(Cli { command: Command::Connect(args) }) => return Ok(Request::Connect(args)),
+        Ok(Cli { command: Command::Bench(args) }) => return Ok(Request::Bench(args)),
         Ok(Cli { command: Command::Framing(args) }) => return Ok(Request::Framing(args)),
         Ok(Cli { command: Command::Certs(args) }) => return Ok(Request::Certs(args)),
         Err(error) => error,
@@ -39,13 +42,13 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Request::Show(error)),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = Cli::command().print_help();
-            Err(Failure::usage("no command is given; give serve, connect, framing or certs"))
+            Err(Failure::usage("no command is given; give serve, connect, bench, framing or certs"))
         }
         _ => Err(mistake::told(&error, &args)),
     }
 }
 
-/// TCP servers and a TCP client at the command line
+/// TCP servers, a TCP client and a load generator at the command line
 #[derive(Debug, Parser)]
 #[command(
     name = "onbytes",
@@ -55,9 +58,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
 Try it:
   onbytes serve echo              in one terminal; Ctrl-C stops it
   onbytes connect 127.0.0.1 3000  in another; type a line, and it comes back
+  onbytes bench 127.0.0.1 3000    how many messages it takes, and how long each takes to come back
   onbytes framing                 how messages are told apart: mllp, iso8583, lines, len:u16be, ...
 
-`onbytes COMMAND --help` tells everything of a command: serve, connect, framing or certs."
+`onbytes COMMAND --help` tells everything of a command: serve, connect, bench, framing or certs."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -68,6 +72,7 @@ struct Cli {
 enum Command {
     Serve(Box<ServeArgs>),
     Connect(Box<ConnectArgs>),
+    Bench(Box<BenchArgs>),
     Framing(Box<FramingArgs>),
     Certs(CertsArgs),
 }

@@ -24,7 +24,7 @@ use crate::tls::ClientTls;
 const CHUNK: usize = 64 * 1024;
 
 /// What shells report of a program that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 pub(crate) fn run(args: &ConnectArgs) -> Result<ExitCode, Failure> {
     // Warnings of TLS, such as a certificate that has expired, go to stderr.

@@ -83,6 +83,11 @@ impl Failure {
         self
     }
 
+    /// What its user would be told.
+    pub(crate) fn into_line(self) -> String {
+        self.line
+    }
+
     /// Writes the line and returns the code to exit with.
     pub(crate) fn tell(&self) -> ExitCode {
         let line = format!("onbytes: {}\n", in_one_line(&self.line));

@@ -91,7 +91,7 @@ fn stdin() -> Result<Vec<u8>, Failure> {
 }
 
 /// A reader that has gone has seen what it wanted.
-fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

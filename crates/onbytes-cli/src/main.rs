@@ -1,9 +1,10 @@
-//! The `onbytes` program: TCP servers, a TCP client, framings and certificates at the command line.
+//! The `onbytes` program: TCP servers, a TCP client, a load generator, framings and certificates at the command line.
 //!
 //! Exit code 0: all went well. 1: something outside failed, such as a port or a peer. 2: the
 //! command line is wrong. With 1 and 2 one line on stderr says what is the matter.
 
 mod args;
+mod bench;
 mod bounds;
 mod certs;
 mod chat;
@@ -37,6 +38,10 @@ fn run() -> Result<ExitCode, Failure> {
         Request::Connect(args) => {
             check_files()?;
             connect::run(&args)
+        }
+        Request::Bench(args) => {
+            check_files()?;
+            bench::run(&args)
         }
         Request::Framing(args) => framing::run(&args),
         Request::Certs(args) => certs::run(&args),

@@ -32,7 +32,7 @@ pub(crate) fn all_utf8(args: impl IntoIterator<Item = OsString>) -> Result<Vec<S
 pub(crate) fn told(error: &clap::Error, args: &[String]) -> Failure {
     let help = match args.get(1).map(String::as_str) {
         _ if is_of_framing(error) => "see onbytes framing".to_owned(),
-        Some(command @ ("serve" | "connect" | "certs" | "framing")) => {
+        Some(command @ ("serve" | "connect" | "bench" | "certs" | "framing")) => {
             format!("see onbytes {command} --help")
         }
         _ => "see onbytes --help".to_owned(),
@@ -91,7 +91,7 @@ fn what_is_wrong(error: &clap::Error) -> String {
         }
         (ErrorKind::InvalidSubcommand, ..) => {
             let command = told(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("unknown command '{command}'; give serve, connect, framing or certs")
+            format!("unknown command '{command}'; give serve, connect, bench, framing or certs")
         }
         (ErrorKind::MissingRequiredArgument, Some(flag), _) => format!("missing {flag}"),
         (ErrorKind::ArgumentConflict, Some(flag), _) => format!("{flag} is given twice"),

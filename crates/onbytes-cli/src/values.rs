@@ -29,6 +29,14 @@ pub(crate) fn limit(text: &str) -> Result<Limit, String> {
     }
 }
 
+/// A time that is not nothing.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    match seconds(text) {
+        Some(time) if !time.is_zero() => Ok(time),
+        _ => refused(text, "seconds, such as 10 or 0.5, at most 1000000000"),
+    }
+}
+
 pub(crate) fn deadline(text: &str) -> Result<Duration, String> {
     match seconds(text) {
         Some(time) => Ok(time),
@@ -127,6 +135,14 @@ pub(crate) fn rate(text: &str) -> Result<OrOff<f64>, String> {
     }
 }
 
+/// So many in a second.
+pub(crate) fn per_second(text: &str) -> Result<f64, String> {
+    match number(text) {
+        Some(rate) if (0.001..=1e8).contains(&rate) => Ok(rate),
+        _ => refused(text, "so many a second, 0.001 to 100000000, such as 5000 or 0.5"),
+    }
+}
+
 /// A share of something.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
     match number(text) {
@@ -208,6 +224,8 @@ mod tests {
         }
         assert_eq!(deadline("0"), Ok(Duration::ZERO));
         assert!(deadline("-1").is_err() && deadline("off").is_err());
+        assert_eq!(time("0.5"), Ok(Duration::from_millis(500)));
+        assert!(time("0").is_err() && time("off").is_err() && time("").is_err());
     }
 
     #[test]
@@ -263,6 +281,8 @@ mod tests {
         for text in ["", "0", "-1", "nan", "inf", "1e7", "0.0001", "5/s"] {
             assert!(rate(text).is_err(), "{text}");
         }
+        assert_eq!(per_second("20000"), Ok(20_000.0));
+        assert!(per_second("0").is_err() && per_second("off").is_err());
         assert_eq!(share("0"), Ok(0.0));
         assert_eq!(share("1"), Ok(1.0));
         for text in ["", "-0.1", "1.1", "nan", "10%"] {

@@ -220,7 +220,11 @@ fn what_does_not_parse_is_refused_with_a_way_to_the_help() {
     refused(&["connect", "localhost"], &["missing PORT"]);
     refused(
         &["frob"],
-        &["unknown command 'frob'", "serve, connect, framing or certs", "see onbytes --help"],
+        &[
+            "unknown command 'frob'",
+            "serve, connect, bench, framing or certs",
+            "see onbytes --help",
+        ],
     );
     refused(&["--frob"], &["unknown flag '--frob'"]);
     let long = "a".repeat(5_000);
@@ -244,7 +248,7 @@ fn without_arguments_the_help_is_shown_and_the_exit_code_is_2() {
     let output = run(onbytes(&[]));
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: onbytes"));
-    assert!(one_line(&output).contains("give serve, connect, framing or certs"));
+    assert!(one_line(&output).contains("give serve, connect, bench, framing or certs"));
 }
 
 #[test]
