@@ -3,7 +3,7 @@
 mod exchange;
 mod slot;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,9 @@ use super::course::{Course, Server, Stage};
 use super::pace::Pace;
 use super::plan::Plan;
 use super::schedule::Schedule;
-use super::tally::Tally;
+use super::tally::{Fault, Kind, Tally};
 use crate::failure::Failure;
-use slot::Slot;
+use slot::{Failures, Slot};
 
 /// How many connections of a thread are on their way at a time, so that a server's line is not overrun.
 const CONNECTING: usize = 128;
@@ -287,7 +287,7 @@ impl Share {
             let _ = client.close().await;
             return None;
         }
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).connected(client.tls());
+        self.tally().connected(client.tls());
         Some((number, client))
     }
 
@@ -324,6 +324,7 @@ impl Share {
                 permits: Arc::clone(&permits),
                 is_ready: Some(is_ready.clone()),
                 first: first.take(),
+                failures: Failures::default(),
             };
             slots.spawn(slot.live());
         }
@@ -338,15 +339,7 @@ impl Share {
         let (Some(window), Some(start)) = (self.course.window(), self.course.started()) else {
             return Usage::default();
         };
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).window = Some(window);
-        let pacing = async {
-            match pace {
-                // Without its timer an open loop cannot go on; what is due stays unsent.
-                Some(pace) => drop(pace.run(start).await),
-                None => {}
-            }
-            std::future::pending().await
-        };
+        self.tally().window = Some(window);
         let measuring = async {
             tokio::time::sleep_until(window.from.into()).await;
             let before = (busy(), Instant::now());
@@ -361,7 +354,7 @@ impl Share {
             biased;
             usage = measuring => usage,
             () = self.course.reached(Stage::Ending) => Usage::default(),
-            () = pacing => Usage::default(),
+            usage = self.keep_pace(pace, start) => usage,
         };
         if let Some(pace) = pace {
             self.end_pace(pace, window.until);
@@ -369,12 +362,27 @@ impl Share {
         usage
     }
 
+    /// Lets messages become due; never ends.
+    async fn keep_pace(&self, pace: Option<&Pace>, start: Instant) -> Usage {
+        if let Some(pace) = pace
+            && let Err(error) = pace.run(start).await
+        {
+            let line = format!("the system's timer failed, so nothing was due any more: {error}");
+            self.tally().failed(Fault::new(Kind::Other, line));
+        }
+        std::future::pending().await
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn end_pace(&self, pace: &Pace, until: Option<Instant>) {
         pace.end();
         let now = Instant::now();
         let until = until.map_or(now, |until| until.min(now));
         let (unsent, longest_queue) = pace.unsent(until, self.plan.warmup);
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = self.tally();
         tally.lateness.unsent = unsent;
         tally.lateness.longest_queue = longest_queue;
     }

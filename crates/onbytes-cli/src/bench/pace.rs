@@ -109,6 +109,10 @@ impl Pace {
             begun.push_back(start + self.schedule.due(number));
         }
         state.taken += count;
+        if state.taken >= self.schedule.total() {
+            // Nothing more will come for those who wait.
+            state.wake_everybody();
+        }
         // No more than `room`.
         count as usize
     }
@@ -148,7 +152,7 @@ impl Pace {
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.has_ended = true;
-        state.places.iter_mut().filter_map(|place| place.waker.take()).for_each(Waker::wake);
+        state.wake_everybody();
     }
 
     /// How many were due before `until` and were not taken, of those that came after `warmup`; and the most
@@ -163,6 +167,12 @@ impl Pace {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wake_everybody(&mut self) {
+        self.places.iter_mut().filter_map(|place| place.waker.take()).for_each(Waker::wake);
     }
 }
 
@@ -218,8 +228,9 @@ mod tests {
         let pace = pace(1000.0, Some(3), start);
         assert!(!pace.is_over());
         let end = start + Duration::from_secs(1);
+        pace.lock().places[1].waker = Some(Waker::noop().clone());
         assert_eq!(pace.take(0, 8, end, &mut VecDeque::new()), 3);
-        assert!(pace.is_over());
+        assert!(pace.is_over() && pace.lock().places[1].waker.is_none());
         assert_eq!(pace.unsent(end, Duration::ZERO).0, 0);
     }
 }

@@ -47,16 +47,23 @@ pub(super) struct Flight {
     tally: Arc<Mutex<Tally>>,
     /// Whether it is known why messages are lost.
     pub(super) is_explained: bool,
+    /// Whether any message was answered.
+    pub(super) has_worked: bool,
 }
 
 impl Flight {
     pub(super) fn new(tally: &Arc<Mutex<Tally>>, depth: usize) -> Self {
         let begun = VecDeque::with_capacity(depth);
-        Self { begun, tally: Arc::clone(tally), is_explained: false }
+        Self { begun, tally: Arc::clone(tally), is_explained: false, has_worked: false }
     }
 
     pub(super) fn of_one(tally: &Arc<Mutex<Tally>>, begun: Instant) -> Self {
-        Self { begun: [begun].into(), tally: Arc::clone(tally), is_explained: false }
+        Self {
+            begun: [begun].into(),
+            tally: Arc::clone(tally),
+            is_explained: false,
+            has_worked: false,
+        }
     }
 
     pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -73,6 +80,7 @@ impl Flight {
     /// The first `count` messages are complete.
     pub(super) fn complete(&mut self, count: u64, now: Instant) {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        self.has_worked |= count > 0;
         for _ in 0..count {
             let Some(begun) = self.begun.pop_front() else { return };
             tally.answered(begun, now);

@@ -34,6 +34,19 @@ pub(super) struct Slot {
     pub(super) is_ready: Option<mpsc::Sender<()>>,
     /// A connection that was made before.
     pub(super) first: Option<(u64, Client)>,
+    pub(super) failures: Failures,
+}
+
+/// How long nothing has worked, and how long to rest after the next failure.
+pub(super) struct Failures {
+    pause: Duration,
+    since: Option<Instant>,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { pause: FIRST_PAUSE, since: None }
+    }
 }
 
 impl Slot {
@@ -62,12 +75,10 @@ impl Slot {
     // ---- One connection for many messages ----
 
     async fn keep(&mut self) {
-        let mut pause = FIRST_PAUSE;
-        while !self.is_over() {
-            let outcome = self.keep_one(&mut pause).await;
-            let Err(fault) = outcome else { return };
+        while !self.is_over() && !self.is_hopeless() {
+            let Err(fault) = self.keep_one().await else { return };
             self.tally().failed(fault);
-            self.rest(&mut pause).await;
+            self.rest().await;
         }
     }
 
@@ -77,7 +88,7 @@ impl Slot {
     }
 
     /// Connects and exchanges messages, until there is nothing more to send.
-    async fn keep_one(&mut self, pause: &mut Duration) -> Result<(), Fault> {
+    async fn keep_one(&mut self) -> Result<(), Fault> {
         let connected = self.connect_unless_over().await;
         // However that went, nobody has to wait for it.
         self.is_ready = None;
@@ -88,7 +99,6 @@ impl Slot {
             Some(pace) => Supply::Paced(pace, self.index),
             None => Supply::Closed(&self.course),
         };
-        let begun = Instant::now();
         let result = match Exchange::new(&self.plan, supply, number) {
             Ok(exchange) => exchange.run(client, &mut flight).await,
             Err(fault) => Err(fault),
@@ -97,8 +107,8 @@ impl Slot {
         if let Some(pace) = &self.pace {
             pace.leave(self.index);
         }
-        if begun.elapsed() > LONGEST_PAUSE {
-            *pause = FIRST_PAUSE;
+        if flight.has_worked {
+            self.failures = Failures::default();
         }
         result
     }
@@ -119,20 +129,20 @@ impl Slot {
     // ---- A connection for each message ----
 
     async fn churn(&mut self) {
-        let mut pause = FIRST_PAUSE;
-        while let Some(begun) = self.next_message().await {
+        while !self.is_hopeless() {
+            let Some(begun) = self.next_message().await else { return };
             let mut flight = Flight::of_one(&self.tally, begun);
             let result = self.exchange_one(begun, &mut flight).await;
             flight.is_explained = true;
             match result {
                 Ok(()) => {
                     flight.complete(1, Instant::now());
-                    pause = FIRST_PAUSE;
+                    self.failures = Failures::default();
                 }
                 Err(fault) => {
                     flight.tally().failed(fault);
                     drop(flight);
-                    self.rest(&mut pause).await;
+                    self.rest().await;
                 }
             }
         }
@@ -171,13 +181,21 @@ impl Slot {
         Ok((number, client))
     }
 
-    /// Waits for a moment, or until the run ends.
-    async fn rest(&self, pause: &mut Duration) {
+    /// Waits for a moment after a failure, or until the run ends.
+    async fn rest(&mut self) {
+        let pause = self.failures.pause;
+        self.failures.since.get_or_insert_with(Instant::now);
+        self.failures.pause = (pause * 2).min(LONGEST_PAUSE);
         tokio::select! {
             () = self.course.reached(Stage::Ending) => {}
-            () = tokio::time::sleep(*pause) => {}
+            () = tokio::time::sleep(pause) => {}
         }
-        *pause = (*pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// Whether there is no use in going on: nothing has worked for long, and no time ends the run.
+    fn is_hopeless(&self) -> bool {
+        let is_long = |since: Instant| since.elapsed() > self.plan.timeout;
+        self.plan.duration.is_none() && self.failures.since.is_some_and(is_long)
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
