@@ -362,7 +362,7 @@ fn a_connection_that_ends_in_the_middle_is_an_error_and_is_replaced() {
     let ends: u64 = ["ended", "reset"].iter().filter_map(|it| kinds[it]["count"].as_u64()).sum();
     assert_eq!(ends, number(&object["errors"]["count"]), "{object}");
     // Each connection answers one message, and loses the next.
-    assert_eq!((&object["messages"], &object["messages_lost"]), (&3.into(), &3.into()));
+    assert_eq!((&object["messages"], &object["messages_lost"]), (&3.into(), &3.into()), "{object}");
     assert_eq!(object["connections"]["broken"], 3);
 }
 
@@ -537,7 +537,7 @@ fn values_that_cannot_be_are_refused_with_the_way_out() {
         ("--rate", &["0", "off", "nan", "1e9"], "such as 5000 or 0.5"),
         ("--timeout", &["0", "off"], "such as 10 or 0.5"),
         ("--expect", &["echoes"], "give echo, frame or nothing"),
-        ("--framing", &["len:u99"], "see onbytes framing"),
+        ("--framing", &["u99"], "see onbytes framing"),
     ] {
         for value in values {
             refused(&format!("{flag}={value}"), &[flag, value, way_out]);

@@ -75,12 +75,11 @@ impl Course {
         self.server.get()
     }
 
-    /// Lets messages go out from `start` on; they count after the warm-up, for `duration`.
-    pub(crate) fn start(&self, start: Instant, warmup: Duration, duration: Option<Duration>) {
+    /// Has messages go out from `start` on; they count after the warm-up, for `duration`.
+    pub(crate) fn set_times(&self, start: Instant, warmup: Duration, duration: Option<Duration>) {
         let from = start + warmup;
         let until = duration.and_then(|duration| from.checked_add(duration));
         let _ = self.times.set((start, Window { from, until }));
-        self.enter(Stage::Running);
     }
 
     /// Enters a later stage.
@@ -142,7 +141,7 @@ mod tests {
         let course = Course::new(Some(5));
         let start = Instant::now();
         assert_eq!(course.claim(4, start), 0);
-        course.start(start, SECOND, None);
+        course.set_times(start, SECOND, None);
         assert_eq!(course.claim(4, start), 4);
         assert_eq!(course.claim(4, start + SECOND), 4);
         assert_eq!(course.claim(4, start + SECOND), 1);
@@ -154,7 +153,7 @@ mod tests {
     fn nothing_is_begun_after_the_time_or_at_the_end() {
         let course = Course::new(None);
         let start = Instant::now();
-        course.start(start, Duration::ZERO, Some(SECOND));
+        course.set_times(start, Duration::ZERO, Some(SECOND));
         assert_eq!(course.claim(4, start), 4);
         assert_eq!(course.claim(4, start + SECOND), 0);
         assert!(course.is_over(start + SECOND) && !course.is_over(start));

@@ -18,7 +18,7 @@ use super::course::{Course, Server, Stage};
 use super::pace::Pace;
 use super::plan::Plan;
 use super::schedule::Schedule;
-use super::tally::{Fault, Kind, Tally};
+use super::tally::{Fault, Kind, Tally, Window};
 use crate::failure::Failure;
 use slot::{Failures, Slot};
 
@@ -78,6 +78,13 @@ impl Tallies {
         let tally = Arc::new(Mutex::new(Tally::new()));
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&tally));
         tally
+    }
+
+    /// Tells all from when on messages count.
+    fn open(&self, window: Option<Window>) {
+        for tally in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            tally.lock().unwrap_or_else(PoisonError::into_inner).window = window;
+        }
     }
 
     /// What all have counted so far.
@@ -170,7 +177,10 @@ impl Load {
         while self.ready < self.threads.len() {
             self.hear().await;
         }
-        self.course.start(Instant::now(), self.plan.warmup, self.plan.duration);
+        self.course.set_times(Instant::now(), self.plan.warmup, self.plan.duration);
+        // Before the first message goes out.
+        self.tallies.open(self.course.window());
+        self.course.enter(Stage::Running);
         match self.course.window().and_then(|window| window.until) {
             Some(until) => drop(tokio::time::timeout_at(until.into(), self.all_done()).await),
             None => self.all_done().await,
@@ -339,7 +349,6 @@ impl Share {
         let (Some(window), Some(start)) = (self.course.window(), self.course.started()) else {
             return Usage::default();
         };
-        self.tally().window = Some(window);
         let measuring = async {
             tokio::time::sleep_until(window.from.into()).await;
             let before = (busy(), Instant::now());
