@@ -2,7 +2,7 @@
 //! under way.
 //!
 //! `args` and `plan`: what was asked for. `content`: the messages. `schedule`, `pace` and `alarm`: when they
-//! are due. `course` and `load`: connections and threads. `tally` and `latency`: what is counted. `live`,
+//! are due. `course` and `load`: connections and threads. `tally`, `latency` and `usage`: what is counted. `live`,
 //! `report` and `plot`: how it is told.
 
 mod alarm;
@@ -18,6 +18,7 @@ mod plot;
 mod report;
 mod schedule;
 mod tally;
+mod usage;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};

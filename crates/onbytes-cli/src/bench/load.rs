@@ -8,7 +8,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use onbytes::{Client, Error};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::Signal;
 use tokio::sync::{Semaphore, mpsc};
@@ -19,6 +18,7 @@ use super::pace::Pace;
 use super::plan::Plan;
 use super::schedule::Schedule;
 use super::tally::{Fault, Kind, Tally, Window};
+use super::usage::{Meter, Usage};
 use crate::failure::Failure;
 use slot::{Failures, Slot};
 
@@ -48,25 +48,9 @@ pub(crate) struct Outcome {
     pub(crate) server: Server,
     /// The time in which messages counted.
     pub(crate) elapsed: Duration,
+    /// Of each thread, in that time.
     pub(crate) usage: Vec<Usage>,
     pub(crate) was_interrupted: bool,
-}
-
-/// How much of a core a thread has used while messages counted.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Usage {
-    pub(crate) busy: Duration,
-    pub(crate) elapsed: Duration,
-}
-
-impl Usage {
-    /// The share of one core, from 0 to 1.
-    pub(crate) fn share(self) -> f64 {
-        match self.elapsed.is_zero() {
-            true => 0.0,
-            false => self.busy.as_secs_f64() / self.elapsed.as_secs_f64(),
-        }
-    }
 }
 
 /// The tallies of all threads.
@@ -351,12 +335,12 @@ impl Share {
         };
         let measuring = async {
             tokio::time::sleep_until(window.from.into()).await;
-            let before = (busy(), Instant::now());
+            let meter = Meter::start();
             tokio::select! {
                 () = self.course.reached(Stage::Ending) => {}
                 () = until_all_end(slots) => {}
             }
-            Usage { busy: busy().saturating_sub(before.0), elapsed: before.1.elapsed() }
+            meter.read()
         };
         let usage = tokio::select! {
             // At the end the first of these, which has the figures, goes first.
@@ -399,13 +383,6 @@ impl Share {
 
 async fn until_all_end(slots: &mut JoinSet<()>) {
     while slots.join_next().await.is_some() {}
-}
-
-/// The time that this thread has had of a core.
-fn busy() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// An error with its causes, in one line.

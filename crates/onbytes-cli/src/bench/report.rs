@@ -7,16 +7,17 @@ use serde_json::{Map, Value, json};
 
 use super::content::Expect;
 use super::latency::{Latencies, three_digits, told};
-use super::load::{Outcome, Usage};
+use super::load::Outcome;
 use super::plan::Plan;
 use super::plot;
 use super::tally::{Lateness, Tally};
-
-/// From this share of a core on a thread of the generator's has no time left.
-const BUSY: f64 = 0.95;
+use super::usage::Usage;
 
 /// From this share of the rate that was asked for on it counts as kept.
 const KEPT: f64 = 0.99;
+
+/// From this share of the time on it is told that the generator waited for a core.
+const WORTH_TELLING: f64 = 0.05;
 
 /// Percentiles that are told: as they are written, as they are named in JSON, and as quantiles.
 const PERCENTILES: [(&str, &str, f64); 5] = [
@@ -48,12 +49,10 @@ impl<'a> Report<'a> {
 
     /// The table, with a curve below it where that is wanted.
     pub(crate) fn text(&self, draws: bool) -> String {
-        let mut rows = Rows(format!("{}\n{}\n\n", self.target(), self.what()));
+        let mut rows = Rows(format!("{}\n{}\n{}\n\n", self.target(), self.who(), self.what()));
         rows.row("messages", &self.messages());
         rows.row("throughput", &self.throughput());
-        if let Some(rate) = self.plan.rate {
-            rows.row("schedule", &self.schedule(rate));
-        }
+        self.tell_schedule(&mut rows);
         rows.row("connections", &self.connections());
         if self.outcome.server.tls.is_some() {
             rows.row("handshakes", &self.handshakes());
@@ -81,20 +80,24 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// What was done.
-    fn what(&self) -> String {
-        let Plan { depth, threads, size, .. } = *self.plan;
+    /// Who sends.
+    fn who(&self) -> String {
         let connections = counted(self.plan.connections as u64, "connection");
-        let threads = counted(threads as u64, "thread");
-        let bytes = counted(size as u64, "byte");
+        let threads = counted(self.plan.threads as u64, "thread");
+        match (self.plan.churn, self.plan.depth) {
+            (true, _) => format!("{connections} at a time, a new one for each message, {threads}"),
+            (false, 1) => format!("{connections}, {threads}"),
+            (false, depth) => {
+                format!("{connections}, {depth} messages under way on each, {threads}")
+            }
+        }
+    }
+
+    /// What is sent, and what has to come back.
+    fn what(&self) -> String {
         let unit = if self.plan.is_framed { "frames" } else { "messages" };
-        let how = match (self.plan.churn, depth) {
-            (true, _) => format!("{connections} at a time, a new one for each message"),
-            (false, 1) => connections,
-            (false, depth) => format!("{connections}, {depth} messages under way on each"),
-        };
         let pace = match self.plan.rate {
-            Some(rate) => format!("open loop, {} messages/s", number(rate)),
+            Some(rate) => format!("open loop at {}/s", number(rate)),
             None => "closed loop".to_owned(),
         };
         let expect = match self.plan.expect {
@@ -102,7 +105,7 @@ impl<'a> Report<'a> {
             Expect::Frame => "one frame back for each, not looked at",
             Expect::Nothing => "no reply waited for",
         };
-        format!("{how}, {threads}, {unit} of {bytes}, {pace}, {expect}")
+        format!("{unit} of {}, {pace}, {expect}", length(self.plan.size))
     }
 
     fn messages(&self) -> String {
@@ -123,27 +126,22 @@ impl<'a> Report<'a> {
         format!("{sent}/s sent, {received}/s received")
     }
 
-    fn schedule(&self, rate: f64) -> String {
+    fn tell_schedule(&self, rows: &mut Rows) {
+        let Some(rate) = self.plan.rate else { return };
         let Lateness { late, longest_queue, unsent } = self.tally.lateness;
         let (asked, sent) = (number(rate), grouped(self.per_second(self.tally.sent) as u64));
-        let tolerance = told(Lateness::TOLERANCE);
-        let mut line = format!("{asked}/s asked for, {sent}/s sent");
-        match late {
-            0 => line.push_str(", all in time"),
-            late => {
-                let share = 100.0 * late as f64 / self.tally.sent.max(1) as f64;
-                let (late, queue) = (grouped(late), grouped(longest_queue));
-                let _ = write!(
-                    line,
-                    "; {late} ({} %) left more than {tolerance} late, at most {queue} waited at a time",
-                    three_digits(share)
-                );
-            }
+        let kept = if late == 0 { ", all in time" } else { "" };
+        rows.row("schedule", &format!("{asked}/s asked for, {sent}/s sent{kept}"));
+        if late > 0 {
+            let share = three_digits(100.0 * late as f64 / self.tally.sent.max(1) as f64);
+            let (late, millis) = (grouped(late), Lateness::TOLERANCE.as_millis());
+            let queue = grouped(longest_queue);
+            let how = format!("{late} ({share} %) left more than {millis} ms late");
+            rows.row("", &format!("{how}, at most {queue} waited at a time"));
         }
         if unsent > 0 {
-            let _ = write!(line, "; {} were never sent", grouped(unsent));
+            rows.row("", &format!("{} were never sent", grouped(unsent)));
         }
-        line
     }
 
     fn connections(&self) -> String {
@@ -187,8 +185,16 @@ impl<'a> Report<'a> {
     }
 
     fn generator(&self) -> String {
-        let shares = self.outcome.usage.iter().map(|usage| percent(usage.share()));
-        format!("{} of a core", shares.collect::<Vec<_>>().join(", "))
+        let usage = &self.outcome.usage;
+        let each = |share: fn(Usage) -> f64| {
+            let shares = usage.iter().map(|usage| percent(share(*usage)));
+            shares.collect::<Vec<_>>().join(", ")
+        };
+        let busy = format!("{} of a core", each(Usage::share));
+        match usage.iter().any(|usage| usage.waiting_share() >= WORTH_TELLING) {
+            true => format!("{busy}, waited for one {} of the time", each(Usage::waiting_share)),
+            false => busy,
+        }
     }
 
     /// What has to be known to read the figures right.
@@ -203,8 +209,8 @@ impl<'a> Report<'a> {
         let is_late = self.is_rate_missed();
         if self.is_generator_busy() {
             notes.push(
-                "the generator had no time left, so the server may be faster than this; give more \
-                 --threads, or run it on another machine"
+                "the generator had no time left, so the server may be faster than this: give more \
+                 --threads, or run it where it has cores of its own"
                     .to_owned(),
             );
         } else if is_late {
@@ -226,7 +232,7 @@ impl<'a> Report<'a> {
     }
 
     fn is_generator_busy(&self) -> bool {
-        self.outcome.usage.iter().any(|usage| usage.share() >= BUSY)
+        self.outcome.usage.iter().any(|usage| usage.is_full())
     }
 
     fn is_rate_missed(&self) -> bool {
@@ -272,6 +278,8 @@ impl<'a> Report<'a> {
             "generator": {
                 "core_share": self.outcome.usage.iter().map(|usage| usage.share()).collect::<Vec<_>>(),
                 "cpu_seconds": self.outcome.usage.iter().map(cpu_seconds).sum::<f64>(),
+                "core_wait_share": self.outcome.usage.iter().map(|usage| usage.waiting_share())
+                    .collect::<Vec<_>>(),
                 "was_bottleneck": self.is_generator_busy(),
             },
             "histogram_ns": tally.latencies.pairs().map(|(time, count)| json!([time, count]))
@@ -350,7 +358,7 @@ impl<'a> Report<'a> {
     /// An SVG of latency by percentile.
     pub(crate) fn picture(&self) -> String {
         let latencies: &Latencies = &self.tally.latencies;
-        plot::svg(latencies, &self.target(), &self.what())
+        plot::svg(latencies, &self.target(), &format!("{}, {}", self.who(), self.what()))
     }
 }
 
@@ -385,6 +393,15 @@ fn percent(share: f64) -> String {
 
 fn counted(count: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// Bytes in the largest unit in which they are a whole number.
+fn length(bytes: usize) -> String {
+    match bytes {
+        _ if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        _ if bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
+        _ => counted(bytes as u64, "byte"),
+    }
 }
 
 /// A number as it was given, with groups where it is a whole one.
@@ -434,7 +451,11 @@ mod tests {
             tally,
             server: Server { addr: "127.0.0.1:3000".parse().unwrap(), tls: None },
             elapsed: Duration::from_secs(10),
-            usage: vec![Usage { busy: Duration::from_secs(4), elapsed: Duration::from_secs(10) }],
+            usage: vec![Usage {
+                busy: Duration::from_secs(4),
+                waiting: Duration::ZERO,
+                elapsed: Duration::from_secs(10),
+            }],
             was_interrupted: false,
         }
     }
@@ -455,7 +476,8 @@ mod tests {
             &text,
             &[
                 "127.0.0.1:3000",
-                "50 connections, 1 thread, messages of 64 bytes, closed loop, every byte compared",
+                "50 connections, 1 thread",
+                "messages of 64 bytes, closed loop, every byte compared",
                 "messages     10,000 answered in 10.0 s: 1,000/s",
                 "throughput   2.00 MiB/s sent, 0.00 MiB/s received",
                 "connections  50 made, 0 failed, 0 broken",
@@ -504,14 +526,20 @@ mod tests {
         let (plan, mut outcome) = (plan(&["--rate", "2000"]), outcome(10_000));
         outcome.tally.lateness = Lateness { late: 9_000, longest_queue: 10_000, unsent: 10_000 };
         let text = Report::new(&plan, &outcome).text(false);
-        let schedule = "schedule     2,000/s asked for, 1,000/s sent; 9,000 (90.0 %) left more than 1.00 ms \
-                        late, at most 10,000 waited at a time; 10,000 were never sent";
-        assert_lines(&text, &[schedule]);
+        assert_lines(
+            &text,
+            &[
+                "schedule     2,000/s asked for, 1,000/s sent",
+                "             9,000 (90.0 %) left more than 1 ms late, at most 10,000 waited at a time",
+                "             10,000 were never sent",
+            ],
+        );
         assert!(text.contains("all connections waited for the server"), "{text}");
-        outcome.usage[0].busy = Duration::from_secs(10);
+        outcome.usage[0].waiting = Duration::from_secs(6);
         let text = Report::new(&plan, &outcome).text(false);
         assert!(text.contains("the generator had no time left"), "{text}");
         assert!(!text.contains("waited for the server"), "{text}");
+        assert_lines(&text, &["generator    40 % of a core, waited for one 60 % of the time"]);
     }
 
     #[test]
@@ -537,6 +565,10 @@ mod tests {
             assert_eq!(grouped(count), text);
         }
         assert_eq!(number(0.5), "0.5");
-        assert_eq!(counted(1, "byte"), "1 byte");
+        for (bytes, text) in
+            [(1, "1 byte"), (1000, "1,000 bytes"), (1024, "1 KiB"), (3 << 20, "3 MiB")]
+        {
+            assert_eq!(length(bytes), text);
+        }
     }
 }
