@@ -81,7 +81,7 @@ fn line(tally: &Tally, before: &Moment, now: &Moment) -> String {
     let bytes = mebibytes((now.bytes - before.bytes) as f64 / seconds);
     let at = |quantile| told(Latencies::at(&tally.latencies, quantile));
     let (p50, p99) = (at(0.5), at(0.99));
-    format!("{messages} messages/s, {bytes}/s, p50 {p50}, p99 {p99}, errors {errors}")
+    format!("{messages} messages/s, {bytes}/s both ways, p50 {p50}, p99 {p99}, errors {errors}")
 }
 
 #[cfg(test)]
@@ -103,6 +103,9 @@ mod tests {
         (0..3000).for_each(|_| tally.answered(start, start + Duration::from_micros(100)));
         tally.bytes_sent = 4 << 20;
         let line = line(&tally, &before, &moment(&tally, 2));
-        assert!(line.starts_with("1,500 messages/s, 2.00 MiB/s, p50 100 µs, p99 100"), "{line}");
+        assert!(
+            line.starts_with("1,500 messages/s, 2.00 MiB/s both ways, p50 100 µs, p99 100"),
+            "{line}"
+        );
     }
 }

@@ -3,6 +3,7 @@
 mod exchange;
 mod slot;
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -333,26 +334,29 @@ impl Share {
         let (Some(window), Some(start)) = (self.course.window(), self.course.started()) else {
             return Usage::default();
         };
-        let measuring = async {
-            tokio::time::sleep_until(window.from.into()).await;
-            let meter = Meter::start();
-            tokio::select! {
-                () = self.course.reached(Stage::Ending) => {}
-                () = until_all_end(slots) => {}
-            }
-            meter.read()
-        };
         let usage = tokio::select! {
-            // At the end the first of these, which has the figures, goes first.
-            biased;
-            usage = measuring => usage,
-            () = self.course.reached(Stage::Ending) => Usage::default(),
+            usage = self.measure(slots, window) => usage,
             usage = self.keep_pace(pace, start) => usage,
         };
         if let Some(pace) = pace {
             self.end_pace(pace, window.until);
         }
         usage
+    }
+
+    /// Waits for the end, and measures what this thread uses from the end of the warm-up on.
+    async fn measure(&self, slots: &mut JoinSet<()>, window: Window) -> Usage {
+        let mut ending = pin!(self.course.reached(Stage::Ending));
+        tokio::select! {
+            () = &mut ending => return Usage::default(),
+            () = tokio::time::sleep_until(window.from.into()) => {}
+        }
+        let meter = Meter::start();
+        tokio::select! {
+            () = ending => {}
+            () = until_all_end(slots) => {}
+        }
+        meter.read()
     }
 
     /// Lets messages become due; never ends.
@@ -374,7 +378,7 @@ impl Share {
         pace.end();
         let now = Instant::now();
         let until = until.map_or(now, |until| until.min(now));
-        let (unsent, longest_queue) = pace.unsent(until, self.plan.warmup);
+        let (unsent, longest_queue) = pace.unsent(until);
         let mut tally = self.tally();
         tally.lateness.unsent = unsent;
         tally.lateness.longest_queue = longest_queue;

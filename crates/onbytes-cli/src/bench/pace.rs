@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::alarm::Alarm;
 use super::schedule::Schedule;
@@ -76,8 +76,7 @@ impl Pace {
     /// Wakes as many as there are messages for.
     fn wake(&self, due: u64) {
         let mut state = self.lock();
-        let mut waiting = due - state.taken.min(due);
-        state.longest_queue = state.longest_queue.max(waiting);
+        let mut waiting = state.waiting(due, self.schedule.warm());
         while waiting > 0 {
             let Some(slot) = state.line.pop_front() else { return };
             let place = &mut state.places[slot];
@@ -102,8 +101,7 @@ impl Pace {
         let mut state = self.lock();
         state.places[slot].waker = None;
         let Some(start) = state.start.filter(|_| !state.has_ended) else { return 0 };
-        let waiting = due - state.taken.min(due);
-        state.longest_queue = state.longest_queue.max(waiting);
+        let waiting = state.waiting(due, self.schedule.warm());
         let count = waiting.min(room as u64);
         for number in state.taken..state.taken + count {
             begun.push_back(start + self.schedule.due(number));
@@ -155,13 +153,13 @@ impl Pace {
         state.wake_everybody();
     }
 
-    /// How many were due before `until` and were not taken, of those that came after `warmup`; and the most
-    /// that waited at a time.
-    pub(crate) fn unsent(&self, until: Instant, warmup: Duration) -> (u64, u64) {
+    /// How many were due before `until` and were not taken, without those of the warm-up; and the most that
+    /// waited at a time.
+    pub(crate) fn unsent(&self, until: Instant) -> (u64, u64) {
         let state = self.lock();
         let passed = state.start.map(|start| until.saturating_duration_since(start));
         let due = passed.map_or(0, |passed| self.schedule.due_before(passed));
-        let done = state.taken.max(self.schedule.due_before(warmup));
+        let done = state.taken.max(self.schedule.warm());
         (due.saturating_sub(done), state.longest_queue)
     }
 
@@ -171,6 +169,18 @@ impl Pace {
 }
 
 impl State {
+    /// How many of the `due` messages wait. Once there are others, those of the warm-up are let go: a queue
+    /// that has grown before does not count.
+    fn waiting(&mut self, due: u64, warm: u64) -> u64 {
+        if due <= warm {
+            return due.saturating_sub(self.taken);
+        }
+        self.taken = self.taken.max(warm);
+        let waiting = due.saturating_sub(self.taken);
+        self.longest_queue = self.longest_queue.max(waiting);
+        waiting
+    }
+
     fn wake_everybody(&mut self) {
         self.places.iter_mut().filter_map(|place| place.waker.take()).for_each(Waker::wake);
     }
@@ -178,10 +188,16 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn pace(rate: f64, messages: Option<u64>, start: Instant) -> Pace {
-        let schedule = Schedule::new(rate, 0, 1, Duration::ZERO, messages);
+        warmed(rate, Duration::ZERO, messages, start)
+    }
+
+    fn warmed(rate: f64, warmup: Duration, messages: Option<u64>, start: Instant) -> Pace {
+        let schedule = Schedule::new(rate, 0, 1, warmup, messages);
         let pace = Pace::new(schedule, 2);
         pace.lock().start = Some(start);
         pace
@@ -198,8 +214,20 @@ mod tests {
         assert_eq!(pace.take(0, 2, at(350), &mut begun), 2);
         assert_eq!(pace.take(0, 2, at(350), &mut begun), 1);
         assert_eq!(begun, [at(0), at(100), at(200), at(300)]);
-        assert_eq!(pace.unsent(at(500), Duration::ZERO), (1, 3));
-        assert_eq!(pace.unsent(at(600), Duration::from_millis(500)), (1, 3));
+        assert_eq!(pace.unsent(at(500)), (1, 3));
+    }
+
+    #[test]
+    fn what_was_not_taken_in_the_warmup_is_let_go() {
+        let start = Instant::now();
+        let pace = warmed(10.0, Duration::from_millis(500), None, start);
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut begun = VecDeque::new();
+        assert_eq!(pace.take(0, 2, at(450), &mut begun), 2);
+        assert_eq!(pace.unsent(at(450)), (0, 0));
+        assert_eq!(pace.take(0, 8, at(650), &mut begun), 2);
+        assert_eq!(begun, [at(0), at(100), at(500), at(600)]);
+        assert_eq!(pace.unsent(at(800)), (1, 2));
     }
 
     #[test]
@@ -231,6 +259,6 @@ mod tests {
         pace.lock().places[1].waker = Some(Waker::noop().clone());
         assert_eq!(pace.take(0, 8, end, &mut VecDeque::new()), 3);
         assert!(pace.is_over() && pace.lock().places[1].waker.is_none());
-        assert_eq!(pace.unsent(end, Duration::ZERO).0, 0);
+        assert_eq!(pace.unsent(end).0, 0);
     }
 }

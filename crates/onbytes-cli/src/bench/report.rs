@@ -130,7 +130,7 @@ impl<'a> Report<'a> {
         let Some(rate) = self.plan.rate else { return };
         let Lateness { late, longest_queue, unsent } = self.tally.lateness;
         let (asked, sent) = (number(rate), grouped(self.per_second(self.tally.sent) as u64));
-        let kept = if late == 0 { ", all in time" } else { "" };
+        let kept = if late + unsent == 0 { ", all in time" } else { "" };
         rows.row("schedule", &format!("{asked}/s asked for, {sent}/s sent{kept}"));
         if late > 0 {
             let share = three_digits(100.0 * late as f64 / self.tally.sent.max(1) as f64);

@@ -9,6 +9,8 @@ pub(crate) struct Schedule {
     rate: f64,
     thread: u64,
     threads: u64,
+    /// How many of the thread's are due in the warm-up.
+    warm: u64,
     /// How many the thread has in all.
     total: u64,
 }
@@ -24,7 +26,7 @@ impl Schedule {
         messages: Option<u64>,
     ) -> Self {
         let (thread, threads) = (thread as u64, threads as u64);
-        let all = Self { rate, thread: 0, threads: 1, total: u64::MAX };
+        let all = Self { rate, thread: 0, threads: 1, warm: 0, total: u64::MAX };
         let total = match messages {
             Some(messages) => {
                 let last = all.due_before(warmup).saturating_add(messages);
@@ -32,7 +34,13 @@ impl Schedule {
             }
             None => u64::MAX,
         };
-        Self { rate, thread, threads, total }
+        let schedule = Self { thread, threads, total, ..all };
+        Self { warm: schedule.due_before(warmup), ..schedule }
+    }
+
+    /// How many of this thread's messages are due in the warm-up.
+    pub(crate) fn warm(&self) -> u64 {
+        self.warm
     }
 
     /// When message `number` of this thread's is due, from the beginning.
@@ -126,6 +134,8 @@ mod tests {
         };
         assert_eq!(shares(7).sum::<u64>(), 10 + 7);
         assert_eq!(shares(7).collect::<Vec<_>>(), [6, 6, 5]);
+        let warm = |thread| Schedule::new(10.0, thread, 3, SECOND, None).warm();
+        assert_eq!([warm(0), warm(1), warm(2)], [4, 3, 3]);
         let one = Schedule::new(10.0, 0, 1, Duration::ZERO, Some(7));
         assert_eq!(one.due_by(100 * SECOND), 7);
     }

@@ -188,7 +188,9 @@ impl<'a> Exchange<'a> {
         }
         self.sent += count as u64;
         let messages = self.plan.content.next(&mut self.place, count);
-        flight.sent(count, now);
+        if !matches!(self.supply, Supply::Once) {
+            flight.sent(count, now);
+        }
         flight.tally().sent_bytes(messages.len(), now);
         Some(messages)
     }
