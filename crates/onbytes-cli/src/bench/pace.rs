@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use tokio::sync::Notify;
+
 use super::alarm::Alarm;
 use super::schedule::Schedule;
 
@@ -13,6 +15,8 @@ use super::schedule::Schedule;
 pub(crate) struct Pace {
     schedule: Schedule,
     state: Mutex<State>,
+    /// Somebody has begun to wait.
+    arrival: Notify,
 }
 
 struct State {
@@ -47,7 +51,7 @@ impl Pace {
             line: VecDeque::with_capacity(connections),
             places: (0..connections).map(|_| Place::default()).collect(),
         };
-        Self { schedule, state: Mutex::new(state) }
+        Self { schedule, state: Mutex::new(state), arrival: Notify::new() }
     }
 
     /// Lets messages become due from `start` on, and wakes those who wait for them, until it is over.
@@ -59,6 +63,11 @@ impl Pace {
             self.wake(due);
             if due >= self.schedule.total() {
                 return Ok(());
+            }
+            if self.lock().line.is_empty() {
+                // Who is free sees by the clock what is due, so there is no need of an alarm.
+                self.arrival.notified().await;
+                continue;
             }
             let Some(next) = start.checked_add(self.schedule.due(due)) else {
                 // It will never be.
@@ -130,6 +139,7 @@ impl Pace {
         place.waker = Some(cx.waker().clone());
         if !std::mem::replace(&mut place.is_in_line, true) {
             state.line.push_back(slot);
+            self.arrival.notify_one();
         }
         Poll::Pending
     }
