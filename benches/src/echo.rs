@@ -87,7 +87,8 @@ pub async fn serve_by_task(address: SocketAddr, config: ListenerConfiguration) -
     serve_with(address, config, Handed(sender)).await
 }
 
-async fn serve_with(
+/// The same with any service.
+pub async fn serve_with(
     address: SocketAddr,
     config: ListenerConfiguration,
     service: impl Service,

@@ -14,7 +14,7 @@ use crate::framing::{FramingArgs, framing};
 use crate::mistake;
 use crate::notation::Notation;
 use crate::tls::{ClientTls, ServerTls};
-use crate::values::{Limit, address, count, host, limit, port};
+use crate::values::{Limit, address, count, host, limit, port, workers};
 
 /// What the command line asks for.
 pub(crate) enum Request {
@@ -123,12 +123,16 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) backlog: usize,
 
-    /// Threads that serve connections, 1 to 1024
+    /// Threads that serve connections, 1 to 1024, or auto for one on each core
     #[arg(
         long, value_name = "N", default_value = "1",
-        value_parser = count(1..=1024), allow_negative_numbers = true, help_heading = "Listening"
+        value_parser = workers, allow_negative_numbers = true, help_heading = "Listening"
     )]
     pub(crate) workers: usize,
+
+    /// What several workers have in common
+    #[arg(long, value_name = "MODEL", default_value = "own", help_heading = "Listening")]
+    pub(crate) worker_model: WorkerModel,
 
     /// Keep a connection open for sending after the peer has ended its side (FIN), until the peer
     /// is gone or a time limit ends it [default: send what is due, then close]
@@ -243,6 +247,16 @@ pub(crate) enum ServiceName {
     Discard,
     /// Send each line to every member, its sender too, as `ADDRESS: text`
     Chat,
+}
+
+/// What several workers have in common.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum WorkerModel {
+    /// Nothing: the system divides new connections between them, and each stays where it is
+    Own,
+    /// All connections: whichever has time serves one, which costs more for each message; for a few
+    /// connections that ask for very different amounts of work
+    Shared,
 }
 
 /// How log lines look.

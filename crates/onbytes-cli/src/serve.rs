@@ -5,21 +5,24 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 
-use onbytes::{Bytes, Error, Event, Listener, ListenerConfiguration, service_fn};
+use onbytes::{
+    Bytes, Error, ErrorKind, Event, Listener, ListenerConfiguration, Workers, service_fn,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::args::{ServeArgs, ServiceName};
+use crate::args::{ServeArgs, ServiceName, WorkerModel};
 use crate::chat::Chat;
 use crate::failure::Failure;
 use crate::logging;
 use crate::tls::ServerTls;
 
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
-    let listener = Listener::new(args.listen.clone(), configuration(args)?)
+    let configuration = configuration(args)?;
+    let (runtime, workers) = runtime(args)?;
+    let listener = Listener::new(args.listen.clone(), configuration.workers(workers))
         .map_err(|error| ServerTls::told(&error))?;
-    let runtime = runtime(args.workers)?;
     let _log = logging::start(args.log_format)?;
     let result = runtime.block_on(serve(&listener, args));
     // Not waited for: a callback that never yields would keep the process alive.
@@ -33,10 +36,11 @@ async fn serve(listener: &Listener, args: &ServeArgs) -> Result<(), Failure> {
     let is_secured = args.tls.record()?.is_some();
     let mut hang_ups = HangUps::new(is_secured)?;
     attach(listener, args.service);
-    listener.start().await.map_err(|error| match error.is_configuration() {
+    listener.start().await.map_err(|error| match error.kind() {
         // Impossible values were told before; now it is a file.
-        true => ServerTls::told(&error).of_a_file(),
-        false => Failure::from(&error).about("--listen"),
+        ErrorKind::Configuration => ServerTls::told(&error).of_a_file(),
+        ErrorKind::State => Failure::from(&error).about("--workers"),
+        _ => Failure::from(&error).about("--listen"),
     })?;
     listener.local_addr().into_iter().for_each(|address| announce(address, is_secured));
 
@@ -75,17 +79,26 @@ fn configuration(args: &ServeArgs) -> Result<ListenerConfiguration, Failure> {
         .socket(args.socket.record()?.backlog(args.backlog)))
 }
 
-/// The runtime that serves connections; with one worker that is the main thread itself.
-fn runtime(workers: usize) -> Result<Runtime, Failure> {
-    let built = match workers {
-        1 => Builder::new_current_thread().enable_all().build(),
-        _ => check_threads(workers).and_then(|()| {
-            Builder::new_multi_thread().worker_threads(workers).enable_all().build()
-        }),
+/// The runtime of the main thread, and where connections run.
+fn runtime(args: &ServeArgs) -> Result<(Runtime, Workers), Failure> {
+    let (built, workers) = match (args.workers, args.worker_model) {
+        (1, _) => (Builder::new_current_thread().enable_all().build(), Workers::Caller),
+        (count, WorkerModel::Own) => {
+            (Builder::new_current_thread().enable_all().build(), Workers::Threads(count))
+        }
+        (count, WorkerModel::Shared) => (shared(count), Workers::Caller),
     };
-    built.map_err(|error| {
-        Failure::outside(format!("--workers: cannot start {workers}: {error}")).hint("give fewer")
-    })
+    let cannot = |error| {
+        Failure::outside(format!("--workers: cannot start {}: {error}", args.workers))
+            .hint("give fewer")
+    };
+    built.map(|runtime| (runtime, workers)).map_err(cannot)
+}
+
+/// One runtime for so many threads.
+fn shared(threads: usize) -> io::Result<Runtime> {
+    check_threads(threads)?;
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 /// Whether so many threads can be had. Tokio panics where they cannot, and then waits for ever.

@@ -73,6 +73,16 @@ pub(crate) fn count(
     }
 }
 
+/// Reads how many threads serve connections.
+pub(crate) fn workers(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1024;
+    if text == "auto" {
+        let cores = std::thread::available_parallelism();
+        return Ok(cores.map_or(1, std::num::NonZero::get).min(MOST));
+    }
+    count(1..=MOST)(text).map_err(|refused| format!("{refused}, or auto"))
+}
+
 /// A parser of whole numbers in `range`, or `off`.
 pub(crate) fn count_or_off(
     range: RangeInclusive<usize>,

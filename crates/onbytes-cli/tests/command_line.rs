@@ -46,6 +46,8 @@ fn impossible_values_are_refused_by_flag_with_the_way_out() {
             refused(&["serve", "echo", flag, value], &parts);
         }
     }
+    refused(&["serve", "echo", "--workers", "all"], &["--workers", "1 to 1024, or auto"]);
+    refused(&["serve", "echo", "--worker-model", "x"], &["--worker-model", "own or shared"]);
     for flag in ["--timeout", "--connect-timeout"] {
         refused(&["connect", flag, "0", "localhost", "1"], &[flag, "'0'", "or off"]);
     }

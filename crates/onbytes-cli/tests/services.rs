@@ -28,8 +28,10 @@ fn a_bare_port_listens_on_all_interfaces() {
 
 #[test]
 fn echo_returns_every_byte() {
-    for workers in ["1", "4"] {
-        let server = Server::start(&["echo", "--workers", workers]);
+    for workers in ["1", "4", "auto", "4 --worker-model shared"] {
+        let workers = workers.split(' ');
+        let args: Vec<_> = ["echo", "--workers"].into_iter().chain(workers).collect();
+        let server = Server::start(&args);
         let data: Vec<u8> = (0..3_000_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
         let mut peer = server.connect();
         let mut sender = peer.stream.get_ref().try_clone().unwrap();

@@ -99,3 +99,15 @@ fn too_few_files_to_start_are_told_in_a_line() {
         }
     }
 }
+
+#[test]
+fn too_few_files_for_the_workers_are_told_in_a_line() {
+    let command = ["serve", "echo", "--listen", "127.0.0.1:0", "--workers", "8"];
+    let output = run(onbytes_in_shell("ulimit -n 20; exec \"$@\"", &command));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let line = one_line(&output);
+    assert!(
+        line.contains("--workers: cannot start thread") && line.contains("give fewer"),
+        "{line}"
+    );
+}

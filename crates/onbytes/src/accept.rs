@@ -163,8 +163,8 @@ struct NewCaller {
     place: Option<Place>,
 }
 
-/// Waits for a caller. Where callers are to wait, the place is taken first, so that those beyond it
-/// stay in the backlog.
+/// Waits for a caller. Where callers are to wait, the place is taken before the caller, so that those
+/// beyond it stay in the backlog; but not before there is one, who may come to another loop's socket.
 async fn next_caller(
     socket: &ListeningSocket,
     run: &Run,
@@ -172,15 +172,13 @@ async fn next_caller(
     gates: &mut Gates,
 ) -> io::Result<NewCaller> {
     let when_full = current.limits.when_full;
-    gates.open(when_full).await;
-    let place = match when_full {
-        WhenFull::Queue => Some(place_for_next(socket, run, gates).await),
-        WhenFull::Refuse => None,
-    };
-    let _in_hand = place.as_ref().map(Place::in_hand);
     loop {
         gates.open(when_full).await;
         socket.readable().await?;
+        let place = match when_full {
+            WhenFull::Queue => Some(place_for_next(socket, run, gates).await),
+            WhenFull::Refuse => None,
+        };
         // A gate may have been closed meanwhile: then the caller goes on waiting.
         let Some(service) = gates.service(when_full) else { continue };
         match socket.accept() {
@@ -198,13 +196,11 @@ async fn place_for_next(socket: &ListeningSocket, run: &Run, gates: &mut Gates) 
     loop {
         let due_and_wanted = async {
             run.handshakes.oldest_is_due().await;
-            // A listening socket that is gone shows at the next accept.
+            // Readiness may be left over from a caller whom another loop has accepted. A listening
+            // socket that is gone shows at the next accept.
             let _ = socket.has_caller().await;
-            // Nobody gives way to a caller who is not let in, or for whom another loop has a place.
+            // Nobody gives way to a caller who is not let in.
             gates.open(WhenFull::Queue).await;
-            while run.places.has_one_in_hand() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
         };
         tokio::select! {
             biased;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::endpoint::{Endpoint, Target, check_name};
-use crate::{Error, ErrorKind, ListenerConfiguration, Result, SocketOptions};
+use crate::{Error, ErrorKind, ListenerConfiguration, Result, SocketOptions, Workers};
 
 /// The endpoint that a listener really has: a host in the configuration completes a bare port.
 pub(crate) fn effective_endpoint(
@@ -34,11 +34,11 @@ fn check_endpoint(endpoint: Endpoint) -> Result<Endpoint> {
     Ok(endpoint)
 }
 
-/// Opens the port of `endpoint` and listens on it.
+/// Opens the port of `endpoint` and listens on it: one socket for each accept loop, and their address.
 pub(crate) async fn listen(
     endpoint: &Endpoint,
     config: &ListenerConfiguration,
-) -> Result<(OwnedFd, SocketAddr)> {
+) -> Result<(Vec<OwnedFd>, SocketAddr)> {
     let failed = |error: io::Error| {
         let way_out = match Errno::from_io_error(&error) {
             Some(Errno::ADDRINUSE) => ": the port is in use; choose another, or stop its user",
@@ -53,7 +53,7 @@ pub(crate) async fn listen(
     let candidates = candidates(endpoint).await.map_err(failed)?;
     let mut last = io::Error::from(Errno::ADDRNOTAVAIL);
     for address in candidates {
-        match listen_on(address, &config.socket) {
+        match listen_on(address, &config.socket, config.workers) {
             Ok(listening) => return Ok(listening),
             Err(error) => last = error,
         }
@@ -79,21 +79,87 @@ async fn candidates(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     })
 }
 
-fn listen_on(address: SocketAddr, options: &SocketOptions) -> io::Result<(OwnedFd, SocketAddr)> {
+fn listen_on(
+    address: SocketAddr,
+    options: &SocketOptions,
+    workers: Workers,
+) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
+    let first = bound(address, options, false)?;
+    let address = SocketAddr::try_from(rustix::net::getsockname(&first)?)?;
+    let sockets = match workers {
+        Workers::Caller | Workers::Threads(1) => vec![first],
+        Workers::AcceptLoops(count) => shared(first, count)?,
+        Workers::Threads(count) => split(first, count, address, options)?,
+    };
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    sockets.iter().try_for_each(|socket| rustix::net::listen(socket, backlog))?;
+    Ok((sockets, address))
+}
+
+/// A socket that has the address, but does not listen yet.
+fn bound(address: SocketAddr, options: &SocketOptions, is_split: bool) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let fd = new_socket(family)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
+    if is_split {
+        split_port_of(&fd)?;
+    }
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         sockopt::set_ipv6_v6only(&fd, false)?;
     }
     apply(&fd, options)?;
     rustix::net::bind(&fd, &address)?;
-    rustix::net::listen(&fd, i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    let address = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
-    Ok((fd, address))
+    Ok(fd)
+}
+
+/// So many descriptors of one socket, so that whoever has time takes the next caller.
+fn shared(first: OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
+    let mut sockets = (1..count).map(|_| first.try_clone()).collect::<io::Result<Vec<_>>>()?;
+    sockets.push(first);
+    Ok(sockets)
+}
+
+/// So many sockets of one port, between which the kernel divides the callers.
+///
+/// The first one was bound alone, so a port that somebody else listens on is in use as ever, also where
+/// that is divided too: else two servers of one user would share it, and neither would be told.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn split(
+    first: OwnedFd,
+    count: usize,
+    address: SocketAddr,
+    options: &SocketOptions,
+) -> io::Result<Vec<OwnedFd>> {
+    split_port_of(&first)?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(bound(address, options, true)?);
+    }
+    Ok(sockets)
+}
+
+/// Elsewhere the option exists, but does not divide callers evenly, so the socket is shared.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn split(
+    first: OwnedFd,
+    count: usize,
+    _: SocketAddr,
+    _: &SocketOptions,
+) -> io::Result<Vec<OwnedFd>> {
+    shared(first, count)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn split_port_of(fd: &OwnedFd) -> io::Result<()> {
+    Ok(sockopt::set_socket_reuseport(fd, true)?)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn split_port_of(_: &OwnedFd) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(not(target_vendor = "apple"))]
@@ -153,6 +219,8 @@ pub(crate) fn inherit(fd: &OwnedFd, options: &SocketOptions) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
     fn endpoint(endpoint: impl Into<Endpoint>, host: Option<&str>) -> Result<Endpoint> {
         let mut config = ListenerConfiguration::new();
         config.local_host = host.map(str::to_owned);
@@ -172,9 +240,9 @@ mod tests {
         use crate::KeepAlive;
         let keep_alive = KeepAlive::lan();
         let options = SocketOptions::new().keep_alive(keep_alive.clone()).send_buffer(8192);
-        let (fd, address) = listen_on(SocketAddr::from(([127, 0, 0, 1], 0)), &options).unwrap();
+        let (sockets, address) = listen_on(LOOPBACK, &options, Workers::Caller).unwrap();
         let _peer = std::net::TcpStream::connect(address).unwrap();
-        let accepted = rustix::net::accept(&fd).unwrap();
+        let accepted = rustix::net::accept(&sockets[0]).unwrap();
         inherit(&accepted, &options).unwrap();
         assert!(sockopt::tcp_nodelay(&accepted).unwrap());
         assert!(sockopt::socket_keepalive(&accepted).unwrap());
@@ -196,5 +264,36 @@ mod tests {
     fn two_hosts_that_differ_are_refused() {
         assert!(endpoint(("::1", 1), Some("127.0.0.1")).unwrap_err().is_configuration());
         assert!(endpoint(("127.0.0.1", 1), Some("127.0.0.1")).is_ok());
+    }
+
+    #[test]
+    fn the_sockets_of_a_split_port_have_one_address_and_nobody_else_gets_it() {
+        let options = SocketOptions::new();
+        let (sockets, address) = listen_on(LOOPBACK, &options, Workers::Threads(3)).unwrap();
+        assert_eq!(sockets.len(), 3);
+        for socket in &sockets {
+            let own = SocketAddr::try_from(rustix::net::getsockname(socket).unwrap()).unwrap();
+            assert_eq!(own, address);
+        }
+        for workers in [Workers::Threads(3), Workers::Caller] {
+            let error = listen_on(address, &options, workers).unwrap_err();
+            assert_eq!(Errno::from_io_error(&error), Some(Errno::ADDRINUSE), "{workers:?}");
+        }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn callers_of_a_split_port_are_divided_between_its_sockets() {
+        let (sockets, address) =
+            listen_on(LOOPBACK, &SocketOptions::new(), Workers::Threads(2)).unwrap();
+        let _callers: Vec<_> =
+            (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let taken = sockets
+            .iter()
+            .map(|socket| std::iter::from_fn(|| rustix::net::accept(socket).ok()).count());
+        let taken: Vec<_> = taken.collect();
+        assert_eq!(taken.iter().sum::<usize>(), 64);
+        // That all go to one has a chance of 2 in 2^64.
+        assert!(taken.iter().all(|count| *count > 0), "{taken:?}");
     }
 }

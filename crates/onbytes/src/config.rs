@@ -28,11 +28,13 @@ mod client;
 mod limits;
 mod socket;
 mod timeouts;
+mod workers;
 
 pub use client::ClientConfiguration;
 pub use limits::{Limits, PerSource, WhenFull};
 pub use socket::{KeepAlive, SocketOptions};
 pub use timeouts::{MinArrival, Timeouts};
+pub use workers::Workers;
 
 /// How a [`Listener`](crate::Listener) listens and treats its connections.
 ///
@@ -69,11 +71,9 @@ pub struct ListenerConfiguration {
     pub timeouts: Timeouts,
     /// Options of the sockets.
     pub socket: SocketOptions,
-    /// Accept loops that share the listening socket, on the runtime of whoever starts the listener:
-    /// 1 to 1024. More than one helps only a multi-threaded runtime under a storm of new
-    /// connections. Default: 1.
-    #[cfg_attr(feature = "serde", serde(with = "crate::record::count"))]
-    pub workers: usize,
+    /// Where connections run. A number means so many threads of the listener's own. Default: on the
+    /// runtime of whoever starts the listener.
+    pub workers: Workers,
 }
 
 impl Default for ListenerConfiguration {
@@ -87,7 +87,7 @@ impl Default for ListenerConfiguration {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             socket: SocketOptions::default(),
-            workers: 1,
+            workers: Workers::Caller,
         }
     }
 }
@@ -116,7 +116,7 @@ impl ListenerConfiguration {
         self.limits.check()?;
         self.timeouts.check()?;
         self.socket.check()?;
-        in_range("workers", self.workers, 1, 1024)
+        self.workers.check()
     }
 }
 
@@ -127,7 +127,7 @@ setters! { ListenerConfiguration {
     limits: Limits => limits;
     timeouts: Timeouts => timeouts;
     socket: SocketOptions => socket;
-    workers: usize => workers;
+    workers: impl Into<Workers> => workers.into();
 }}
 
 #[cfg(feature = "_tls")]

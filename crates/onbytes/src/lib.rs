@@ -135,6 +135,11 @@
 //! changed while the listener runs ([`Listener::set_limits`], [`Listener::set_timeouts`]), accepting can be
 //! [suspended](Listener::suspend), and live connections [listed](Listener::connections) and ended one by one.
 //!
+//! # Threads
+//!
+//! Connections run on the runtime that the listener was started on, or, with one field more (`workers`), on
+//! threads of the listener's own, each with a single-threaded runtime: see [`Workers`] for when to use which.
+//!
 //! # TLS
 //!
 //! One field secures a listener or a client: `secure_socket`. The [TLS page](_guide::tls) has the rest:
@@ -207,6 +212,7 @@ mod client;
 mod close;
 mod config;
 mod connection;
+mod crew;
 mod endpoint;
 mod error;
 mod event;
@@ -243,7 +249,7 @@ pub use client::{Client, ClientReader, ClientWriter};
 pub use close::{Close, CloseReason, ConnectionStats};
 pub use config::{
     ClientConfiguration, KeepAlive, Limits, ListenerConfiguration, MinArrival, PerSource,
-    SocketOptions, Timeouts, WhenFull,
+    SocketOptions, Timeouts, WhenFull, Workers,
 };
 pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Result};

@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use crate::accept::{Attached, Gates, accept_loop};
 use crate::bind;
 use crate::close::CloseReason;
+use crate::crew::Crew;
 use crate::event::{Event, Events};
 use crate::framing::Compiled;
 use crate::run::{Counters, ListenerStats, Run, warning_of};
 use crate::service::Service;
-use crate::socket::ListeningSocket;
 use crate::stop::{Running, StopReport};
 use crate::{
     ConnectionId, ConnectionInfo, Endpoint, Error, ErrorKind, Limits, ListenerConfiguration,
@@ -28,7 +28,8 @@ use crate::{
 ///
 /// A `Listener` is a handle: clones are handles of the same listener, and dropping the last one
 /// stops it at once. Connections run on the Tokio runtime that [`start`](Self::start) was called
-/// on, which needs its `io` and `time` drivers (`enable_all`).
+/// on, which needs its `io` and `time` drivers (`enable_all`), or on threads of the listener's own
+/// ([`Workers`](crate::Workers)).
 ///
 /// ```
 /// use onbytes::{Bytes, Client, ClientConfiguration, Listener, ListenerConfiguration, service_fn};
@@ -171,8 +172,8 @@ impl Listener {
     /// # Errors
     ///
     /// `State` where no service is attached, the listener is started already, or there is no Tokio
-    /// runtime; `Configuration` where a file of `secure_socket` cannot be used, before the port is
-    /// opened; `Bind` where the address cannot be had.
+    /// runtime, or a thread of its own cannot be started; `Configuration` where a file of `secure_socket`
+    /// cannot be used, before the port is opened; `Bind` where the address cannot be had.
     ///
     /// # Panics
     ///
@@ -189,15 +190,17 @@ impl Listener {
         #[cfg(feature = "_tls")]
         let acceptor = core.load_acceptor(&config).await?;
         let framing = config.framing.as_ref().map(Compiled::new).transpose()?;
-        let (fd, local) = bind::listen(&core.endpoint, &config).await?;
+        let (fds, local) = bind::listen(&core.endpoint, &config).await?;
         core.warn_of_limits(warning_of(&config.limits).as_deref());
         let workers = config.workers;
         let run = Run::new(config, Arc::clone(&core.events), Arc::clone(&core.counters))
             .with_framing(framing);
         #[cfg(feature = "_tls")]
         let run = run.with_acceptor(acceptor);
-        let running = Arc::new(Running::new(run.shared()));
-        let sockets = share(fd, workers)?;
+        let run = run.shared();
+        let crew = Crew::start(workers, &run).await?;
+        let running = Arc::new(Running::new(run, crew));
+        let sockets = running.register(fds)?;
         // Before anybody is accepted, so that whoever hears of a connection finds it with its listener.
         if !starting.complete(&running, local) {
             running.stop_now(|| {});
@@ -205,10 +208,10 @@ impl Listener {
             return Err(Error::of(ErrorKind::State, "the listener was stopped while it started"));
         }
         core.events.emit(&Event::Listening { local_addr: crate::endpoint::canonical(local) });
-        for socket in sockets {
+        for (number, socket) in sockets.into_iter().enumerate() {
             let run = Arc::clone(&running.run);
             let gates = Gates::new(core.attached.subscribe(), core.suspended.subscribe(), &run);
-            running.accept(accept_loop(socket, local, run, gates));
+            running.accept(number, accept_loop(socket, local, run, gates));
         }
         // Where limits were changed while files were read, the run has those of before.
         core.change(|_| {});
@@ -633,17 +636,6 @@ impl Drop for Starting {
             *self.core.lock() = Phase::Stopped;
         }
     }
-}
-
-/// One socket for each accept loop, all of the same port.
-fn share(fd: std::os::fd::OwnedFd, loops: usize) -> Result<Vec<ListeningSocket>> {
-    let cannot = |error| Error::caused(ErrorKind::Bind, "cannot accept on the port", error);
-    let mut fds = Vec::with_capacity(loops);
-    for _ in 1..loops {
-        fds.push(fd.try_clone().map_err(cannot)?);
-    }
-    fds.push(fd);
-    fds.into_iter().map(|fd| ListeningSocket::register(fd).map_err(cannot)).collect()
 }
 
 /// The signals that end a program.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -174,6 +175,13 @@ impl Run {
             }
             notified.await;
         }
+    }
+
+    /// How long connections may take to end that were cut off, before they count as abandoned: the budget
+    /// of `on_close`, and a little more.
+    pub(crate) fn time_to_cut_off(&self) -> Duration {
+        const GRACE: Duration = Duration::from_millis(500);
+        self.settings.get().timeouts.on_close.saturating_add(GRACE)
     }
 
     /// Lets every service finish.

@@ -1,7 +1,8 @@
 //! Stopping a listener: a trigger, a deadline and a report.
 
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -9,14 +10,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use crate::Error;
 use crate::close::CloseReason;
+use crate::crew::Crew;
 use crate::event::Event;
 use crate::run::Run;
+use crate::socket::ListeningSocket;
 use crate::timer::later;
+use crate::{Error, ErrorKind, Result};
 
-/// Time beyond the budget of `on_close` before a connection that was cut off counts as abandoned.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long a thread may be busy before a stop goes on without its accept loop.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How the connections ended that were live when a stop began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,7 +37,10 @@ pub struct StopReport {
 /// A listener that has been started: its accept tasks, its run, and its stop.
 pub(crate) struct Running {
     pub(crate) run: Arc<Run>,
+    /// Where the listener was started, and is stopped.
     runtime: Handle,
+    /// Where connections run.
+    crew: Crew,
     accepting: Mutex<Vec<JoinHandle<Error>>>,
     /// Sees to it that connections stay within their bounds, also while they finish.
     watching: JoinHandle<()>,
@@ -65,13 +71,14 @@ impl Order {
 }
 
 impl Running {
-    pub(crate) fn new(run: Arc<Run>) -> Self {
+    pub(crate) fn new(run: Arc<Run>, crew: Crew) -> Self {
         let runtime = Handle::current();
         let watching = Run::keep_watch(Arc::downgrade(&run), run.is_watched());
         Self {
             run,
             watching: runtime.spawn(watching),
             runtime,
+            crew,
             accepting: Mutex::default(),
             order: watch::Sender::new(None),
             report: watch::Sender::new(None),
@@ -79,9 +86,24 @@ impl Running {
         }
     }
 
-    /// Runs an accept loop until the listener stops.
+    /// Registers the sockets, one for each accept loop, where these are to run.
+    pub(crate) fn register(&self, fds: Vec<OwnedFd>) -> Result<Vec<ListeningSocket>> {
+        let runtimes = self.crew.runtimes().iter();
+        let register = |(fd, runtime): (OwnedFd, &Handle)| {
+            let _inside = runtime.enter();
+            ListeningSocket::register(fd)
+        };
+        fds.into_iter()
+            .zip(runtimes)
+            .map(register)
+            .collect::<io::Result<_>>()
+            .map_err(|error| Error::caused(ErrorKind::Bind, "cannot accept on the port", error))
+    }
+
+    /// Runs the accept loop of a number until the listener stops.
     pub(crate) fn accept(
         self: &Arc<Self>,
+        number: usize,
         accept_loop: impl Future<Output = Error> + Send + 'static,
     ) {
         let mut accepting = self.lock_accepting();
@@ -90,7 +112,7 @@ impl Running {
             return;
         }
         let lost = self.lost.clone();
-        let task = self.runtime.spawn(async move {
+        let task = self.crew.runtimes()[number].spawn(async move {
             let error = accept_loop.await;
             lost.send_replace(Some(error.clone()));
             error
@@ -218,10 +240,14 @@ impl<F: FnOnce()> Stop<F> {
         let Running { run, .. } = &*self.running;
         self.running.abort_accepting();
         let accepting = std::mem::take(&mut *self.running.lock_accepting());
-        for task in accepting {
-            // It ends by being aborted; with it the port is released.
-            let _ = task.await;
-        }
+        let all_ended = async {
+            for task in accepting {
+                // It ends by being aborted; with it the port is released.
+                let _ = task.await;
+            }
+        };
+        // A callback that never yields may be in the way, and must not keep the others from finishing.
+        let _ = timeout(PATIENCE, all_ended).await;
         run.events.emit(&Event::Stopping { connections: self.before.connections });
 
         if !self.running.is_now() {
@@ -233,8 +259,7 @@ impl<F: FnOnce()> Stop<F> {
         }
         let is_now = self.running.is_now();
         run.force(if is_now { CloseReason::Stopped } else { CloseReason::StopForced });
-        let budget = run.settings.get().timeouts.on_close.saturating_add(GRACE);
-        let _ = timeout(budget, run.emptied()).await;
+        let _ = timeout(run.time_to_cut_off(), run.emptied()).await;
     }
 }
 
@@ -248,6 +273,7 @@ impl<F: FnOnce()> Drop for Stop<F> {
             abandoned: run.alive(),
         };
         self.running.watching.abort();
+        self.running.crew.dismiss();
         run.events.emit(&Event::Stopped { report: &result });
         if let Some(done) = self.done.take() {
             done();

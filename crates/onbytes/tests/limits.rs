@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use onbytes::{
-    Bytes, Caller, CloseReason, Event, Limits, Listener, ListenerConfiguration, WhenFull,
+    Bytes, Caller, CloseReason, Event, Limits, Listener, ListenerConfiguration, WhenFull, Workers,
     service_fn,
 };
 use support::{Echo, EventNames, OnBytes, Peer, Seen, Server, eventually, within};
@@ -195,10 +195,12 @@ async fn under_churn_there_are_never_more_than_the_limit_and_all_who_wait_are_se
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn several_accept_loops_share_one_limit() {
-    churn(queueing(3).workers(4), 3).await;
-    churn(queueing(1).workers(4), 1).await;
-    churn(refusing(3).workers(4), 3).await;
+async fn several_accept_loops_share_one_limit_whoever_a_caller_comes_to() {
+    for workers in [Workers::AcceptLoops(4), Workers::Threads(4)] {
+        churn(queueing(3).workers(workers), 3).await;
+        churn(queueing(1).workers(workers), 1).await;
+        churn(refusing(3).workers(workers), 3).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use onbytes::{
     Bytes, Caller, ConnectionService, Error, ErrorKind, Limits, Listener, ListenerConfiguration,
-    Service, service_fn,
+    Service, Workers, service_fn,
 };
 use support::{Echo, Peer, Server, within};
 
@@ -345,7 +345,13 @@ async fn starts_and_stops_from_many_tasks_leave_a_listener_that_works() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn several_accept_loops_serve_every_caller_once_and_release_the_port_together() {
-    let config = ListenerConfiguration::new().workers(4);
+    for workers in [Workers::AcceptLoops(4), Workers::Threads(4)] {
+        serve_every_caller_once_and_release_the_port(workers).await;
+    }
+}
+
+async fn serve_every_caller_once_and_release_the_port(workers: Workers) {
+    let config = ListenerConfiguration::new().workers(workers);
     let server = Server::with(config, Echo).await;
     let address = server.address;
     let peers: Vec<_> = (0..200)

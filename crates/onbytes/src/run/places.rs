@@ -9,8 +9,6 @@ use tokio::sync::Notify;
 pub(crate) struct Places {
     limit: AtomicUsize,
     taken: AtomicUsize,
-    /// Places that accept loops hold for whoever comes next.
-    in_hand: AtomicUsize,
     freed: Notify,
 }
 
@@ -22,12 +20,7 @@ pub(crate) struct Place {
 
 impl Places {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit: AtomicUsize::new(limit),
-            taken: AtomicUsize::new(0),
-            in_hand: AtomicUsize::new(0),
-            freed: Notify::new(),
-        }
+        Self { limit: AtomicUsize::new(limit), taken: AtomicUsize::new(0), freed: Notify::new() }
     }
 
     /// Changes how many there are. Those that are taken stay taken, also where they are more.
@@ -42,12 +35,6 @@ impl Places {
         let one_more = |taken| (taken < self.limit.load(Ordering::SeqCst)).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
         Some(Place { places: Some(Arc::clone(self)) })
-    }
-
-    /// Whether an accept loop holds a place for whoever comes next.
-    #[cfg(feature = "_tls")]
-    pub(crate) fn has_one_in_hand(&self) -> bool {
-        self.in_hand.load(Ordering::SeqCst) > 0
     }
 
     /// A place that was [kept](Place::keep) is free again.
@@ -74,27 +61,6 @@ impl Place {
     /// The place stays taken, without this value; whoever keeps it owes [`Places::give_back`].
     pub(super) fn keep(mut self) {
         self.places = None;
-    }
-
-    /// Holds the place for whoever comes next, until what is returned is dropped.
-    pub(crate) fn in_hand(&self) -> InHand {
-        if let Some(places) = &self.places {
-            places.in_hand.fetch_add(1, Ordering::SeqCst);
-        }
-        InHand { places: self.places.clone() }
-    }
-}
-
-/// A place that is held for whoever comes next.
-pub(crate) struct InHand {
-    places: Option<Arc<Places>>,
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        if let Some(places) = &self.places {
-            places.in_hand.fetch_sub(1, Ordering::SeqCst);
-        }
     }
 }
 
