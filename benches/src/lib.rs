@@ -27,3 +27,4 @@ pub mod results;
 #[cfg(feature = "tls")]
 pub mod secure;
 pub mod stats;
+pub mod testing;

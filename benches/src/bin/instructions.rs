@@ -383,6 +383,7 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onbytes_benches::testing::serve_echo;
 
     fn parse(words: &[&str]) -> Options {
         Options::parse(words.iter().map(ToString::to_string)).unwrap()
@@ -449,33 +450,9 @@ mod tests {
         assert_eq!(table(&counts), expected);
     }
 
-    /// A server that echoes, changing the byte at `spoil` of each connection if it gets that far.
-    fn server(spoil: usize) -> SocketAddr {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                std::thread::spawn(move || echo(&mut stream.unwrap(), spoil));
-            }
-        });
-        address
-    }
-
-    fn echo(stream: &mut TcpStream, spoil: usize) {
-        stream.set_nodelay(true).unwrap();
-        let (mut buffer, mut seen) = ([0; 1_000], 0);
-        while let Ok(length @ 1..) = stream.read(&mut buffer) {
-            if (seen..seen + length).contains(&spoil) {
-                buffer[spoil - seen] ^= 1;
-            }
-            seen += length;
-            stream.write_all(&buffer[..length]).unwrap();
-        }
-    }
-
     #[test]
     fn every_cell_is_echoed_and_a_changed_byte_is_noticed() {
-        let (right, wrong) = (server(usize::MAX), server(50));
+        let (right, wrong) = (serve_echo(None).unwrap(), serve_echo(Some(50)).unwrap());
         for cell in CELLS {
             exchange(cell, right, 200, &|| Ok(())).unwrap();
             let error = exchange(cell, wrong, 200, &|| Ok(())).unwrap_err();

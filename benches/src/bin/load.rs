@@ -470,6 +470,7 @@ fn check_handshake(session: &ClientConnection, resumed: bool) -> Result<(), Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onbytes_benches::testing::serve_echo;
 
     fn parse(words: &str) -> Result<Options, String> {
         Options::parse(words.split_whitespace().map(str::to_owned))
@@ -494,32 +495,6 @@ mod tests {
         assert!(parse("127.0.0.1:7000 --unknown").is_err());
     }
 
-    /// A server that echoes one connection, changing the byte at `spoil` if it gets that far.
-    fn server(spoil: Option<usize>) -> SocketAddr {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                std::thread::spawn(move || echo(&mut stream.unwrap(), spoil));
-            }
-        });
-        address
-    }
-
-    fn echo(stream: &mut TcpStream, spoil: Option<usize>) {
-        let (mut buffer, mut seen) = ([0; 1_000], 0);
-        while let Ok(length @ 1..) = stream.read(&mut buffer) {
-            let spoiled = spoil.and_then(|at| at.checked_sub(seen)).filter(|&at| at < length);
-            if let Some(at) = spoiled {
-                buffer[at] ^= 1;
-            }
-            seen += length;
-            if stream.write_all(&buffer[..length]).is_err() {
-                return;
-            }
-        }
-    }
-
     fn echoed(address: SocketAddr, words: &str) -> Result<u64, String> {
         let options = parse(&format!("{address} {words}")).unwrap();
         let mut load = Load::new(&options).unwrap();
@@ -529,7 +504,7 @@ mod tests {
 
     #[test]
     fn all_messages_are_echoed() {
-        let address = server(None);
+        let address = serve_echo(None).unwrap();
         assert_eq!(echoed(address, "--connections 3 --messages 50 --depth 4"), Ok(50));
         assert_eq!(echoed(address, "--connections 2 --messages 3 --size 3000000"), Ok(3));
         assert_eq!(echoed(address, "--connections 3 --messages 50 --churn"), Ok(50));
@@ -539,7 +514,7 @@ mod tests {
 
     #[test]
     fn a_changed_byte_is_noticed() {
-        let address = server(Some(200));
+        let address = serve_echo(Some(200)).unwrap();
         assert!(echoed(address, "--messages 2").is_ok());
         assert!(echoed(address, "--messages 9").unwrap_err().starts_with("wrong bytes"));
     }
