@@ -23,6 +23,7 @@ pub mod host;
 #[cfg(feature = "ntex")]
 pub mod ntex_echo;
 pub mod pattern;
+pub mod program;
 pub mod results;
 #[cfg(feature = "tls")]
 pub mod secure;

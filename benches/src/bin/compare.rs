@@ -30,22 +30,18 @@
 //!   an address and the form), must print `listening on ADDRESS` first and is killed afterwards
 
 use onbytes_benches::frames::Frames;
-use onbytes_benches::host::{self, CpuTime};
+use onbytes_benches::host;
+use onbytes_benches::program::{self, PATIENCE, Program};
 use onbytes_benches::results::{Results, Sample, Spread, ratios, values};
 use onbytes_benches::secure::Identity;
 use onbytes_benches::{cli, stats};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::process::Command;
 
-/// How long a child may take for anything but the measurement itself.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// Lets a server finish what it does after its last reply, and go to sleep.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -118,28 +114,9 @@ static FRAMED: Suite = Suite {
 };
 
 fn main() -> ExitCode {
-    let outcome = Options::parse(std::env::args().skip(1)).and_then(|options| {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?
-            .block_on(run_until_signal(&options))
-    });
+    let outcome = Options::parse(std::env::args().skip(1))
+        .and_then(|options| program::run_until_signal(run(&options)));
     cli::exit(outcome)
-}
-
-/// Runs the comparison; on a signal gives up, which drops, and by that kills, the children.
-async fn run_until_signal(options: &Options) -> Result<(), String> {
-    let listen = |kind| signal(kind).map_err(|error| error.to_string());
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hang_up = listen(SignalKind::hangup())?;
-    tokio::select! {
-        outcome = run(options) => outcome,
-        _ = interrupt.recv() => Err("interrupted".to_owned()),
-        _ = terminate.recv() => Err("terminated".to_owned()),
-        _ = hang_up.recv() => Err("hung up".to_owned()),
-    }
 }
 
 struct Options {
@@ -400,13 +377,10 @@ impl Bench {
     }
 
     async fn measure(&self, server: &Server, workload: &Workload) -> Result<Sample, String> {
-        let mut echo = Program::start(&mut self.server_command(server), self.cores.server)?;
-        let line = echo.line(PATIENCE).await?;
-        let address = line
-            .strip_prefix("listening on ")
-            .ok_or_else(|| format!("says {line:?} instead of where it listens"))?;
+        let mut echo = start_on(self.cores.server, &mut self.server_command(server))?;
+        let address = echo.address().await?.to_string();
 
-        let mut load = Program::start(&mut self.load_command(address, workload), self.cores.load)?;
+        let mut load = start_on(self.cores.load, &mut self.load_command(&address, workload))?;
         match load.line(PATIENCE).await?.as_str() {
             "ready" => {}
             other => {
@@ -456,6 +430,12 @@ impl Bench {
     }
 }
 
+/// Starts a program that stays on one core.
+fn start_on(core: usize, command: &mut Command) -> Result<Program, String> {
+    host::on_core(core, || Program::start(command))
+        .map_err(|error| format!("binding to core {core}: {error}"))?
+}
+
 /// Combines the load generator's result with the server's CPU time.
 fn sample(line: &str, cpu: Duration) -> Result<Sample, String> {
     let result: serde_json::Value =
@@ -477,86 +457,6 @@ fn sample(line: &str, cpu: Duration) -> Result<Sample, String> {
         p999: number("p999_us")?,
         tls: result["tls"].as_str().map(str::to_owned),
     })
-}
-
-/// A child process. It is killed and waited for when this is dropped, so on every way out of this
-/// program but its own being killed.
-struct Program {
-    /// For messages.
-    name: String,
-    child: Child,
-    /// Kept to the end: a program that prints to nobody may fail.
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl Program {
-    fn start(command: &mut Command, core: usize) -> Result<Self, String> {
-        command.stdout(Stdio::piped()).kill_on_drop(true);
-        let program = Path::new(command.as_std().get_program());
-        let name = program.file_name().unwrap_or_default().display().to_string();
-        let mut child = host::on_core(core, || command.spawn())
-            .map_err(|error| format!("binding to core {core}: {error}"))?
-            .map_err(|error| format!("{name}: {error}"))?;
-        let output = child.stdout.take().expect("standard output is piped");
-        Ok(Self { name, child, output: BufReader::new(output).lines() })
-    }
-
-    /// The next line it prints.
-    async fn line(&mut self, patience: Duration) -> Result<String, String> {
-        within(patience, self.output.next_line())
-            .await?
-            .ok_or_else(|| format!("{} ended early", self.name))
-    }
-
-    /// Writes to its standard input.
-    async fn tell(&mut self, text: &str) -> Result<(), String> {
-        let input = self.child.stdin.as_mut().expect("standard input is piped");
-        within(PATIENCE, input.write_all(text.as_bytes())).await
-    }
-
-    fn cpu_time(&self) -> Result<CpuTime, String> {
-        let pid = self.child.id().ok_or_else(|| format!("{} ended early", self.name))?;
-        CpuTime::read(pid).map_err(|error| format!("its CPU time: {error}"))
-    }
-
-    /// Ends its standard input and waits until it exits by itself.
-    async fn end(&mut self) -> Result<(), String> {
-        drop(self.child.stdin.take());
-        let status = within(PATIENCE, self.child.wait()).await?;
-        if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", self.name)) }
-    }
-
-    async fn kill(&mut self) -> Result<(), String> {
-        if let Ok(Some(status)) = self.child.try_wait() {
-            return Err(format!("{} ended by itself with {status}", self.name));
-        }
-        within(PATIENCE, self.child.kill()).await
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Does nothing to a child that has been waited for. One that has not is dead within
-        // moments, and must not still use a core when this program is seen to have ended.
-        let _ = self.child.start_kill();
-        for _ in 0..200 {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-                _ => return,
-            }
-        }
-    }
-}
-
-/// Awaits `action` for a limited time.
-async fn within<T>(
-    patience: Duration,
-    action: impl Future<Output = std::io::Result<T>>,
-) -> Result<T, String> {
-    tokio::time::timeout(patience, action)
-        .await
-        .map_err(|_| format!("nothing happened for {patience:?}"))?
-        .map_err(|error| error.to_string())
 }
 
 fn header(options: &Options, results: &Results, cores: Cores) -> String {
