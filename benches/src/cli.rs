@@ -27,6 +27,18 @@ pub fn count(
     }
 }
 
+/// Parses a size in bytes such as `65536`, or with `K` or `M` in KiB or MiB: from 1 byte to 1 GiB.
+pub fn bytes(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match (text.strip_suffix('K'), text.strip_suffix('M')) {
+        (Some(digits), _) => (digits, 1 << 10),
+        (_, Some(digits)) => (digits, 1 << 20),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<usize>().map_err(|_| format!("{text}: not a size such as 64K"))?;
+    let size = number.checked_mul(unit).filter(|size| (1..=1 << 30).contains(size));
+    size.ok_or_else(|| format!("{text}: must be 1 to 1024M"))
+}
+
 /// Parses `IP:PORT` and refuses every address off this machine: the benchmarks must not be able
 /// to load, or open a port to, somebody else's network.
 pub fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -38,7 +50,7 @@ pub fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// The address an echo server listens on: its only argument, any free port by default.
+/// The address an echo server listens on: its first argument, any free port by default.
 pub fn listen_address() -> Result<SocketAddr, String> {
     loopback(std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:0"))
 }
@@ -98,6 +110,17 @@ mod tests {
         for refused in ["0.0.0.0:80", "192.0.2.1:80", "[::]:80", "localhost:80", "127.0.0.1"] {
             assert!(loopback(refused).is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn sizes_are_in_bytes_or_have_a_unit() {
+        assert_eq!(bytes("65536"), Ok(65_536));
+        assert_eq!(bytes("64K"), Ok(65_536));
+        assert_eq!(bytes("1024M"), Ok(1 << 30));
+        for refused in ["0", "0K", "1025M", "99999999999999999999", "64k", "64KK", "K", "-1", ""] {
+            assert!(bytes(refused).is_err(), "{refused}");
+        }
+        assert!(bytes(&format!("{}K", usize::MAX)).is_err());
     }
 
     #[test]

@@ -23,11 +23,13 @@
 //! - `--only TEXT`: only the columns whose name contains `TEXT`; may be repeated
 //! - `--cells 0,3`: only these columns, counted from 0
 //! - `--servers A,B`: only these servers; the yardstick is measured in any case
-//! - `--all`: also `onbytes-write-echo`, `onbytes-task-echo` and `onbytes-bounded-echo`
+//! - `--all`: also `epoll-echo-64k` (`epoll-echo` with a buffer of 64 KiB), `onbytes-write-echo`,
+//!   `onbytes-task-echo` and `onbytes-bounded-echo`
 //! - `--json FILE`: writes all rounds there, too; `plot` draws such files
-//! - `NAME=PATH`: another server, or another binary for a name. It is started without arguments
-//!   (with `--tls`, with an address and the files of a certificate and its key; with `--framing`, with
-//!   an address and the form), must print `listening on ADDRESS` first and is killed afterwards
+//! - `NAME=PATH`: another server, or another binary for a name. One of a new name is started without
+//!   arguments (with `--tls`, with an address and the files of a certificate and its key; with
+//!   `--framing`, with an address and the form), must print `listening on ADDRESS` first and is killed
+//!   afterwards
 
 use onbytes_benches::frames::Frames;
 use onbytes_benches::host;
@@ -49,10 +51,23 @@ const SETTLE: Duration = Duration::from_millis(20);
 struct Suite {
     /// The yardstick first.
     servers: &'static [&'static str],
-    /// Those that are measured only where they are asked for.
-    others: &'static [&'static str],
+    others: &'static [Other],
     workloads: &'static [Workload],
     is_tls: bool,
+}
+
+/// A server that is measured only where it is asked for.
+struct Other {
+    name: &'static str,
+    program: &'static str,
+    /// What it is told behind where to listen.
+    arguments: &'static [&'static str],
+}
+
+impl Other {
+    const fn new(name: &'static str) -> Self {
+        Self { name, program: name, arguments: &[] }
+    }
 }
 
 /// A column of the report.
@@ -76,7 +91,13 @@ impl Workload {
 
 static PLAIN: Suite = Suite {
     servers: &["epoll-echo", "tokio-echo", "ntex-echo", "onbytes-echo"],
-    others: &["onbytes-write-echo", "onbytes-task-echo", "onbytes-bounded-echo"],
+    others: &[
+        // With the buffer that most C programs have.
+        Other { name: "epoll-echo-64k", program: "epoll-echo", arguments: &["64K"] },
+        Other::new("onbytes-write-echo"),
+        Other::new("onbytes-task-echo"),
+        Other::new("onbytes-bounded-echo"),
+    ],
     workloads: &[
         Workload::new("64 B x 50", 50, 64),
         Workload::new("64 B x 1000", 1_000, 64),
@@ -137,6 +158,14 @@ struct Options {
 struct Server {
     name: String,
     path: PathBuf,
+    /// What it is told behind where to listen.
+    arguments: &'static [&'static str],
+}
+
+impl Server {
+    fn new(name: &str, path: PathBuf) -> Self {
+        Self { name: name.to_owned(), path, arguments: &[] }
+    }
 }
 
 impl Options {
@@ -170,7 +199,7 @@ impl Options {
                 }
                 _ => match word.split_once('=') {
                     Some((name, path)) if !word.starts_with('-') => {
-                        options.given.push(Server { name: name.to_owned(), path: path.into() });
+                        options.given.push(Server::new(name, path.into()));
                     }
                     _ => return Err(format!("{word}: unknown argument")),
                 },
@@ -210,14 +239,14 @@ impl Options {
     /// The servers to measure, the yardstick first: the defaults in `directory` and those given,
     /// restricted to those selected. Whether the binaries exist is not looked at.
     fn servers(&self, directory: &Path) -> Result<Vec<Server>, String> {
-        let is_wanted = |other: &&&str| {
-            let is_selected = |names: &Vec<String>| names.iter().any(|name| name == **other);
-            self.with_others || self.selected.as_ref().is_some_and(is_selected)
-        };
-        let defaults = self.suite.servers.iter().chain(self.suite.others.iter().filter(is_wanted));
-        let mut servers: Vec<_> = defaults
-            .map(|&name| Server { name: name.to_owned(), path: directory.join(name) })
-            .collect();
+        let defaults = self.suite.servers.iter();
+        let mut servers: Vec<_> =
+            defaults.map(|name| Server::new(name, directory.join(name))).collect();
+        let others = self.suite.others.iter().filter(|other| self.asks_for(other));
+        servers.extend(others.map(|other| Server {
+            arguments: other.arguments,
+            ..Server::new(other.name, directory.join(other.program))
+        }));
         for given in &self.given {
             match servers.iter_mut().find(|server| server.name == given.name) {
                 Some(server) => server.path.clone_from(&given.path),
@@ -235,6 +264,12 @@ impl Options {
         let yardstick = self.suite.servers[0];
         servers.retain(|server| server.name == yardstick || selected.contains(&server.name));
         Ok(servers)
+    }
+
+    fn asks_for(&self, other: &Other) -> bool {
+        let selected = self.selected.iter().flatten();
+        let given = self.given.iter().map(|server| &server.name);
+        self.with_others || selected.chain(given).any(|name| name == other.name)
     }
 
     /// Takes out the default servers that are not built; anything else must be there.
@@ -408,6 +443,9 @@ impl Bench {
         }
         if let Some(frames) = self.framing {
             command.arg("127.0.0.1:0").arg(frames.text());
+        }
+        if !server.arguments.is_empty() {
+            command.arg("127.0.0.1:0").args(server.arguments);
         }
         command
     }
@@ -593,7 +631,20 @@ mod tests {
         assert_eq!(names(&["--all"]).unwrap().len(), PLAIN.servers.len() + PLAIN.others.len());
         let other = ["--servers", "onbytes-task-echo"];
         assert_eq!(names(&other).unwrap(), ["epoll-echo", "onbytes-task-echo"]);
-        assert_eq!(replaced[1], Server { name: "tokio-echo".into(), path: "/tmp/t".into() });
+        assert_eq!(replaced[1], Server::new("tokio-echo", "/tmp/t".into()));
+    }
+
+    #[test]
+    fn the_loop_with_a_small_buffer_is_the_same_binary() {
+        let last =
+            |words: &[&str]| parse(words)?.servers(Path::new("/bin")).map(|mut all| all.pop());
+        let small = Server {
+            arguments: &["64K"],
+            ..Server::new("epoll-echo-64k", "/bin/epoll-echo".into())
+        };
+        assert_eq!(last(&["--servers", "epoll-echo-64k"]), Ok(Some(small.clone())));
+        let given = Server { path: "/tmp/e".into(), ..small };
+        assert_eq!(last(&["epoll-echo-64k=/tmp/e"]), Ok(Some(given)));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! what the socket does not take is kept, per connection, and while something is kept nothing more
 //! is received from that connection.
 //!
-//! `cargo run --release -p onbytes-benches --bin epoll-echo -- 127.0.0.1:7000`
+//! `cargo run --release -p onbytes-benches --bin epoll-echo -- 127.0.0.1:7000 64K`
+//!
+//! The second argument is the size of the receive buffer in bytes, or with `K` or `M` in KiB or MiB (default
+//! 256 KiB).
 
 use onbytes_benches::cli;
 use onbytes_benches::epoll::{self, Connections, Epoll, Unsent};
@@ -14,13 +17,14 @@ use std::process::ExitCode;
 const BUFFER_SIZE: usize = 256 * 1024;
 
 fn main() -> ExitCode {
-    let buffer = vec![0; BUFFER_SIZE].into_boxed_slice();
-    let mut server = Server { buffer, unsent: Vec::new() };
-    cli::exit(
-        cli::listen_address().and_then(|address| {
-            epoll::serve(address, &mut server).map_err(|error| error.to_string())
-        }),
-    )
+    cli::exit(run())
+}
+
+fn run() -> Result<(), String> {
+    let address = cli::listen_address()?;
+    let size = std::env::args().nth(2).map_or(Ok(BUFFER_SIZE), |text| cli::bytes(&text))?;
+    let mut server = Server { buffer: vec![0; size].into_boxed_slice(), unsent: Vec::new() };
+    epoll::serve(address, &mut server).map_err(|error| error.to_string())
 }
 
 struct Server {
