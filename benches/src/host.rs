@@ -26,11 +26,12 @@ pub fn on_core<T>(core: usize, action: impl FnOnce() -> T) -> io::Result<T> {
 }
 
 /// Raises the soft limit of open files to the hard one, for this process and its children: the
-/// usual 1024 is too few for a thousand connections and what else is open.
-pub fn raise_open_file_limit() -> io::Result<()> {
+/// usual 1024 is too few for a thousand connections and what else is open. Returns how many files that is.
+pub fn raise_open_file_limit() -> io::Result<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    Ok(setrlimit(Resource::Nofile, limit)?)
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(limit.current.unwrap_or(u64::MAX))
 }
 
 /// The CPU time a process has used so far, as told by two counters of the kernel.

@@ -10,7 +10,8 @@
 //! `compare` starts one echo server after the other, lets `load` exercise it over loopback and
 //! reports the CPU time the server spent per message, relative to `epoll-echo`; with `--tls` it does
 //! so for echo servers over TLS, and with `--framing` for echo servers of frames. `frames` measures the
-//! finding and writing of frames by itself.
+//! finding and writing of frames by itself. `idle-cost` tells what the program `onbytes` costs before anybody says
+//! anything.
 
 pub mod bounds;
 pub mod callgrind;
