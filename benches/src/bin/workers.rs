@@ -1,4 +1,5 @@
-//! Measures what a second worker brings, in both models: messages per second of two threads to those of one.
+//! Measures what a second worker brings, in both models: messages per second of two threads to those
+//! of one, CPU time and latency.
 //!
 //! ```text
 //! cargo build --release -p onbytes-benches
@@ -7,7 +8,7 @@
 //!
 //! Server and load generator may use all cores, so that the generator does not hide what the server gains
 //! each message costs the server some work (default 100 microseconds) that the generator does not have. With
-//! `--work 0` the report is of the cost of the models alone: CPU time per message. Rounds are interleaved.
+//! `--work 0` the report is of the cost of the models alone. Rounds are interleaved.
 
 use onbytes_benches::host::{self, CpuTime};
 use onbytes_benches::{cli, stats};
@@ -51,6 +52,9 @@ struct Sample {
     per_second: f64,
     /// CPU time for each message, in microseconds.
     cpu: f64,
+    /// Latencies, in microseconds.
+    p50: f64,
+    p99: f64,
 }
 
 fn run(options: &Options) -> Result<(), String> {
@@ -71,9 +75,9 @@ fn report(options: &Options, samples: &[Vec<Sample>; SERVERS.len()]) {
     println!("{}, {}", host::kernel(), host::cpu_model());
     println!("{connections} connections, {work} us of work, {rounds} rounds of {seconds} s\n");
     println!(
-        "| model | threads | messages/s | to one thread, median (min-max) | CPU us per message |"
+        "| model | threads | messages/s | to one thread, median (min-max) | CPU us per message | p50 / p99 us |"
     );
-    println!("|---|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|");
     for (index, (model, threads)) in SERVERS.iter().enumerate() {
         let one = SERVERS.iter().position(|other| *other == (*model, 1)).unwrap_or(index);
         let rounds = samples[index].iter().zip(&samples[one]);
@@ -85,10 +89,12 @@ fn report(options: &Options, samples: &[Vec<Sample>; SERVERS.len()]) {
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
         let most = ratios.iter().copied().fold(0.0, f64::max);
         println!(
-            "| {model} | {threads} | {:.0} | {:.2} ({least:.2}-{most:.2}) | {:.2} |",
+            "| {model} | {threads} | {:.0} | {:.2} ({least:.2}-{most:.2}) | {:.2} | {:.0} / {:.0} |",
             of(|sample| sample.per_second),
             stats::median(&ratios),
             of(|sample| sample.cpu),
+            of(|sample| sample.p50),
+            of(|sample| sample.p99),
         );
     }
 }
@@ -139,6 +145,8 @@ fn measure(server: (&str, u64), options: &Options) -> Result<Sample, String> {
     Ok(Sample {
         per_second: messages / figure("seconds")?,
         cpu: after.since(&before).as_secs_f64() * 1e6 / messages,
+        p50: figure("p50_us")?,
+        p99: figure("p99_us")?,
     })
 }
 
