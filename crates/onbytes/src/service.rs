@@ -42,8 +42,8 @@ pub trait ConnectionService: Send + 'static {
     /// `data` is a *chunk*: TCP has no messages, so chunk borders mean nothing. With a
     /// [`Framing`](crate::Framing) it is one whole frame, and what is returned is sent as one. While this
     /// runs nothing more is read from the peer. `data` is a slice of a read buffer that many connections
-    /// share: copy what you keep for long (`Bytes::copy_from_slice`), or a few bytes keep a large
-    /// buffer alive.
+    /// share, and what is kept of it keeps all of that alive: 16 KiB where at most 4 KiB were read, else
+    /// 256 KiB. So copy what you keep for long (`Bytes::copy_from_slice`).
     ///
     /// # Errors
     ///

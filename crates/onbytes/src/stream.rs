@@ -266,6 +266,6 @@ impl Stream {
 fn input(block: &mut BytesMut, received: Received) -> Input {
     match received.len {
         0 => Input::End,
-        _ => Input::Chunk(block.split().freeze(), received.more),
+        _ => Input::Chunk(buffer::take_chunk(block), received.more),
     }
 }

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -21,15 +21,18 @@ use onbytes::{
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Bytes allocated less bytes freed.
+static HELD: AtomicI64 = AtomicI64::new(0);
 
 thread_local! {
     static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Counting {
-    fn note() {
+    fn note(allocations: u64, taken: usize, given: usize) {
         if IS_COUNTED.try_with(Cell::get).unwrap_or(false) {
-            ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+            ALLOCATIONS.fetch_add(allocations, Ordering::SeqCst);
+            HELD.fetch_add(taken as i64 - given as i64, Ordering::SeqCst);
         }
     }
 }
@@ -38,18 +41,19 @@ impl Counting {
 // SAFETY: every call is passed on unchanged to the system's allocator, which keeps the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::note();
+        Self::note(1, layout.size(), 0);
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        Self::note(0, 0, layout.size());
         // SAFETY: the caller keeps the contract of `dealloc`; the memory is the system's.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::note();
+        Self::note(1, size, layout.size());
         // SAFETY: the caller keeps the contract of `realloc`; the memory is the system's.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -262,6 +266,43 @@ fn many_frames_in_one_read_allocate_for_their_replies_together() {
     echo_message(&mut stream, &batch, 1_000);
     let count = ALLOCATIONS.load(Ordering::SeqCst) - before;
     assert!(count <= 6 * 1_000, "{count} allocations for 1000 batches of 100 frames");
+}
+
+/// Echoes all chunks, and keeps one in a hundred for ever.
+struct Hoard(u32, Vec<Bytes>);
+
+impl Service for Hoard {
+    type Connection = Self;
+
+    async fn on_connect(&self, _: &Caller) -> Result<Self> {
+        Ok(Self(0, Vec::with_capacity(1_000)))
+    }
+}
+
+impl ConnectionService for Hoard {
+    async fn on_bytes(&mut self, data: Bytes, _: &Caller) -> Result<Option<Bytes>> {
+        self.0 += 1;
+        if self.0.is_multiple_of(100) {
+            self.1.push(data.clone());
+        }
+        Ok(Some(data))
+    }
+}
+
+#[test]
+fn a_small_chunk_that_a_service_keeps_keeps_no_large_buffer_alive() {
+    const KEPT: i64 = 50;
+    let _counts = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    for size in [64, 4 * 1024] {
+        let mut stream = connect(serve(Hoard(0, Vec::new()), ListenerConfiguration::new()));
+        echo(&mut stream, size, 10);
+        let before = HELD.load(Ordering::SeqCst);
+        echo(&mut stream, size, 100 * KEPT as usize);
+        let held = HELD.load(Ordering::SeqCst) - before;
+        // Each its block of 16 KiB, with what counts those who share it, and one that is begun.
+        let most = (KEPT + 1) * (16 * 1024 + 64);
+        assert!(held > KEPT * size as i64 && held <= most, "{size} bytes: {held} bytes are held");
+    }
 }
 
 #[cfg(feature = "codec")]

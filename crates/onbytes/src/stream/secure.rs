@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 
 use super::{Input, Stream, Wire};
-use crate::buffer::{WIRE, with_block, with_sealed, with_wire};
+use crate::buffer::{WIRE, take_chunk, with_block, with_sealed, with_wire};
 use crate::outbox::Outbox;
 use crate::socket::Received;
 use crate::tls::{AtHand, Session, TlsInfo};
@@ -118,7 +118,7 @@ fn take(
         with_block(|plain| {
             session.take_in(received, plain);
             // The end, or a failure, that came behind these bytes is at hand with the next call.
-            let input = (!plain.is_empty()).then(|| Input::Chunk(plain.split().freeze(), more));
+            let input = (!plain.is_empty()).then(|| Input::Chunk(take_chunk(plain), more));
             Poll::Ready(Ok(input))
         })
     })
