@@ -202,7 +202,7 @@ impl Link {
         let mut noted = Noted::new(self.lock());
         let result = change(&mut noted.state, &mut wakes);
         noted.state.outbox.take_spent(&mut wakes.spent);
-        let ledger = noted.has_changed().then(|| Arc::clone(&noted.state.ledger));
+        let ledger = noted.note().then(|| Arc::clone(&noted.state.ledger));
         drop(noted);
         wakes.wake();
         if let Some(ledger) = ledger
@@ -436,15 +436,23 @@ impl<'a> Noted<'a> {
         Self { before: state.load(), state }
     }
 
-    fn has_changed(&self) -> bool {
-        self.state.load() != self.before
+    /// Notes what has changed; tells whether anything has.
+    fn note(&mut self) -> bool {
+        let now = self.state.load();
+        let has_changed = now != self.before;
+        if has_changed {
+            self.state.ledger.note(self.before, now);
+            self.before = now;
+        }
+        has_changed
     }
 }
 
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
-        if self.has_changed() {
-            self.state.ledger.note(self.before, self.state.load());
+        // Where something has panicked.
+        if std::thread::panicking() {
+            self.note();
         }
     }
 }
@@ -452,9 +460,19 @@ impl Drop for Noted<'_> {
 impl State {
     /// What is queued, and the memory that goes with it.
     fn load(&self) -> Load {
+        if self.is_plain_and_empty() {
+            return Load::default();
+        }
         let Load { queued, held } = self.outbox.load();
         let held_by_stream = self.stream.as_ref().map_or(0, Stream::held);
         Load { queued, held: held + held_by_stream + self.held_by_frames() }
+    }
+
+    /// Whether there is nothing that could weigh anything, as is the rule.
+    fn is_plain_and_empty(&self) -> bool {
+        self.extras.is_none()
+            && self.outbox.has_no_backlog()
+            && self.stream.as_ref().is_none_or(|stream| !stream.is_secured())
     }
 
     /// Whether nothing is queued and no frame can be under way.

@@ -44,14 +44,16 @@ struct Backlog {
 pub(crate) struct Spent {
     // One is the rule, and costs no allocation.
     one: Option<Bytes>,
-    others: Vec<Bytes>,
+    // Boxed, because nearly always there are none, and looking at nothing is done for every message.
+    #[expect(clippy::box_collection, reason = "a null pointer is quicker to make and to drop")]
+    others: Option<Box<Vec<Bytes>>>,
 }
 
 impl Spent {
     pub(crate) fn push(&mut self, data: Bytes) {
         match self.one {
             None => self.one = Some(data),
-            Some(_) => self.others.push(data),
+            Some(_) => self.others.get_or_insert_default().push(data),
         }
     }
 
@@ -59,7 +61,9 @@ impl Spent {
         if let Some(data) = other.one.take() {
             self.push(data);
         }
-        self.others.append(&mut other.others);
+        if let Some(mut others) = other.others.take() {
+            self.others.get_or_insert_default().append(&mut others);
+        }
     }
 }
 
@@ -190,6 +194,11 @@ impl Outbox {
             queued: self.queued(),
             held: self.backlog.as_ref().map_or(0, |backlog| backlog.held),
         }
+    }
+
+    /// Whether nothing is queued, nor kept of what was.
+    pub(crate) fn has_no_backlog(&self) -> bool {
+        self.backlog.is_none()
     }
 
     /// Queues `data` behind everything else and returns its mark. What is copied is given to `spent`.

@@ -32,12 +32,14 @@ pub(crate) struct Socket {
     /// Whether the kernel took all of the last write, or none was made yet. While that is so a
     /// write is tried without looking at readiness; after a short write the kernel owes an event.
     may_send: bool,
+    /// Whether a read has found that the peer has reset the connection.
+    is_reset: bool,
 }
 
 impl Socket {
     /// Registers `fd`, which must be non-blocking, with the current runtime.
     pub(crate) fn register(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { fd: register(fd, interest())?, may_send: true })
+        Ok(Self { fd: register(fd, interest())?, may_send: true, is_reset: false })
     }
 
     /// Reads once into the spare room of `buffer`, or waits until that is possible.
@@ -53,17 +55,31 @@ impl Socket {
         buffer: &mut BytesMut,
     ) -> Poll<io::Result<Received>> {
         loop {
-            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match recv(guard.get_inner(), buffer) {
-                Ok(received) => {
-                    if received.len > 0 && !received.more && !saw_urgent(&self.fd) {
-                        guard.clear_ready();
-                    }
-                    return Poll::Ready(Ok(received));
+            // Without the runtime's book-keeping for a wait, which is not needed where there is something.
+            match self.try_recv(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    let kind = result.as_ref().err().map(io::Error::kind);
+                    self.is_reset = kind == Some(io::ErrorKind::ConnectionReset);
+                    return Poll::Ready(result);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                Err(error) => return Poll::Ready(Err(error)),
             }
+            ready!(self.fd.poll_read_ready(cx))?.retain_ready();
+        }
+    }
+
+    /// Reads once if the socket is ready for that, as far as the runtime knows.
+    fn try_recv(&self, buffer: &mut BytesMut) -> io::Result<Received> {
+        let mut received = None;
+        let tried = self.fd.try_io(Interest::READABLE, |fd| {
+            let Received { len, more } = *received.insert(recv(fd, buffer)?);
+            // What withdraws the readiness.
+            let is_emptied = len > 0 && !more && !saw_urgent(&self.fd);
+            if is_emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (received, tried) {
+            (Some(received), _) => Ok(received),
+            (None, tried) => Err(tried.err().unwrap_or(io::ErrorKind::WouldBlock.into())),
         }
     }
 
@@ -134,6 +150,10 @@ impl Socket {
 
     /// Closes the socket so that the peer sees a reset.
     pub(crate) fn reset(self) {
+        if self.is_reset {
+            // There is no connection any more.
+            return;
+        }
         // A socket that cannot linger for no time at all is closed in the ordinary way.
         let _ = sockopt::set_socket_linger(self.fd.get_ref(), Some(std::time::Duration::ZERO));
     }

@@ -49,18 +49,27 @@ impl Waiting {
 #[must_use]
 pub(crate) struct Wakes {
     pub(super) driver: Option<Waker>,
-    pub(super) others: Vec<Waker>,
+    // Boxed, because nearly always there are none, and looking at nothing is done for every message.
+    #[expect(clippy::box_collection, reason = "a null pointer is quicker to make and to drop")]
+    others: Option<Box<Vec<Waker>>>,
     pub(super) spent: Spent,
 }
 
 impl Wakes {
+    /// Adds others than the connection's task.
+    pub(super) fn add(&mut self, others: impl IntoIterator<Item = Waker>) {
+        let mut others = others.into_iter().peekable();
+        if others.peek().is_some() {
+            self.others.get_or_insert_default().extend(others);
+        }
+    }
+
     pub(super) fn wake(self) {
         if let Some(driver) = self.driver {
             driver.wake();
         }
-        // Nearly always empty, and then not worth an iterator of its own.
-        if !self.others.is_empty() {
-            self.others.into_iter().for_each(Waker::wake);
+        if let Some(others) = self.others {
+            others.into_iter().for_each(Waker::wake);
         }
     }
 }

@@ -206,8 +206,8 @@ impl State {
         if let Some(waiting) = &mut self.waiting {
             waiting.room.retain(|(known, _)| *known != ticket);
             // Whoever is first now may fit where the one who left did not.
-            wakes.others.extend(waiting.room.front().map(|(_, waker)| waker.clone()));
-            wakes.others.append(&mut waiting.any_room);
+            wakes.add(waiting.room.front().map(|(_, waker)| waker.clone()));
+            wakes.add(waiting.any_room.drain(..));
         }
         self.tidy();
     }
@@ -281,7 +281,7 @@ impl State {
     pub(super) fn wake_sent(&mut self, wakes: &mut Wakes) {
         let Some(waiting) = &mut self.waiting else { return };
         while waiting.sent.front().is_some_and(|(mark, _, _)| *mark <= self.outbox.sent()) {
-            wakes.others.extend(waiting.sent.pop_front().map(|(_, _, waker)| waker));
+            wakes.add(waiting.sent.pop_front().map(|(_, _, waker)| waker));
         }
         self.wake_for_room(wakes);
         self.tidy();
@@ -291,23 +291,23 @@ impl State {
     pub(super) fn wake_for_room(&mut self, wakes: &mut Wakes) {
         let Some(waiting) = &mut self.waiting else { return };
         if self.outbox.queued() < self.ledger.room() {
-            wakes.others.extend(waiting.room.front().map(|(_, waker)| waker.clone()));
-            wakes.others.append(&mut waiting.any_room);
+            wakes.add(waiting.room.front().map(|(_, waker)| waker.clone()));
+            wakes.add(waiting.any_room.drain(..));
         }
     }
 
     pub(super) fn wake_everybody_not_accepted(&mut self, wakes: &mut Wakes) {
         if let Some(waiting) = &mut self.waiting {
-            wakes.others.extend(waiting.closed.drain(..).map(|(_, waker)| waker));
-            wakes.others.extend(waiting.room.iter().map(|(_, waker)| waker.clone()));
-            wakes.others.append(&mut waiting.any_room);
+            wakes.add(waiting.closed.drain(..).map(|(_, waker)| waker));
+            wakes.add(waiting.room.iter().map(|(_, waker)| waker.clone()));
+            wakes.add(waiting.any_room.drain(..));
         }
     }
 
     pub(super) fn wake_everybody(&mut self, wakes: &mut Wakes) {
         self.wake_everybody_not_accepted(wakes);
         if let Some(waiting) = &mut self.waiting {
-            wakes.others.extend(waiting.sent.drain(..).map(|(_, _, waker)| waker));
+            wakes.add(waiting.sent.drain(..).map(|(_, _, waker)| waker));
         }
     }
 }
