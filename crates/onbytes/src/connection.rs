@@ -314,7 +314,7 @@ impl Life {
         let link = &self.membership.link;
         let mut state = link.lock();
         let parting = state.ending().map_or(Parting::Orderly, Ending::parting);
-        if parting == Parting::Orderly && !state.fin_seen() {
+        if parting == Parting::Orderly && state.may_have_unread() {
             // The descriptor stays: closing it over unread input would destroy what was just sent.
             if let Some(stream) = state.stream()
                 && stream.finish().is_ok()

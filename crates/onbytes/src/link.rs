@@ -499,6 +499,17 @@ impl State {
         self.stream.as_ref().is_none_or(|stream| stream.fin_seen(self.end_seen))
     }
 
+    /// Whether something may be unread when the descriptor is closed, or come then, which would make of the
+    /// close a reset.
+    pub(crate) fn may_have_unread(&mut self) -> bool {
+        if self.fin_seen() {
+            return false;
+        }
+        // Behind its close_notify a TLS peer sends nothing but FIN.
+        let is_all_read = |stream: &mut Stream| stream.arrived() == 0;
+        !(self.end_seen && self.stream.as_mut().is_none_or(is_all_read))
+    }
+
     /// The stream, while the descriptor is open.
     pub(crate) fn stream(&mut self) -> Option<&mut Stream> {
         self.stream.as_mut()

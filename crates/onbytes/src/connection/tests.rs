@@ -311,8 +311,8 @@ fn schedule() -> impl Strategy<Value = Schedule> {
     })
 }
 
-async fn play(run: Arc<Run>, mut speaker: impl Speaker, schedule: Schedule) -> Outcome {
-    let Schedule { steps, room, cut, slow } = schedule;
+/// A connection that was just accepted, and its peer.
+fn accepted(run: &Arc<Run>) -> (Membership, Peer) {
     let (socket, peer) = simulation::connection(usize::MAX / 2);
     let address = "127.0.0.1:1".parse().unwrap();
     let link = Link::new(1, address, address, socket, Arc::clone(&run.ledger));
@@ -322,7 +322,12 @@ async fn play(run: Arc<Run>, mut speaker: impl Speaker, schedule: Schedule) -> O
     let place = run.places.try_take().unwrap();
     link.set_weight(run.weight_of_handshake());
     let entry = Entry { place, source: None, current: run.settings.get() };
-    let membership = Membership::new(Arc::clone(&run), link, entry);
+    (Membership::new(Arc::clone(run), link, entry), peer)
+}
+
+async fn play(run: Arc<Run>, mut speaker: impl Speaker, schedule: Schedule) -> Outcome {
+    let Schedule { steps, room, cut, slow } = schedule;
+    let (membership, peer) = accepted(&run);
     let link = Arc::clone(&membership.link);
     let seen = Observed { journal: Arc::default() };
     let answers = Answers(seen.clone(), slow, run.framing.is_some());
@@ -542,5 +547,35 @@ mod secured {
             let outcome = paused().block_on(play(run(), Secured::new(), schedule));
             check(&outcome, true)?;
         }
+    }
+    /// How long, as the connection's clock goes, one lives whose peer says goodbye over TLS, sends `behind`,
+    /// and leaves its side open.
+    fn life_after_goodbye(behind: &[u8]) -> Duration {
+        paused().block_on(async {
+            let run = run();
+            let (membership, peer) = accepted(&run);
+            let answers = Answers(Observed { journal: Arc::default() }, false, false);
+            let life = tokio::spawn(live(Arc::new(answers), Life::new(membership)));
+            let mut speaker = Secured::new();
+            speaker.begin(&peer, 100_000).await;
+            let began = tokio::time::Instant::now();
+            // Our goodbye has to wait until theirs is read and more has come.
+            peer.narrow_to(0);
+            speaker.session.send_close_notify();
+            speaker.send(&peer);
+            while peer.unread() > 0 {
+                tokio::task::yield_now().await;
+            }
+            peer.send(behind);
+            peer.take(100_000);
+            life.await.unwrap();
+            began.elapsed()
+        })
+    }
+
+    #[test]
+    fn a_peer_that_has_said_goodbye_is_not_waited_for_unless_it_says_more() {
+        assert_eq!(life_after_goodbye(b""), Duration::ZERO);
+        assert!(life_after_goodbye(b"more") >= crate::link::LINGER);
     }
 }
