@@ -24,12 +24,11 @@
 //! - `--cells 0,3`: only these columns, counted from 0
 //! - `--servers A,B`: only these servers; the yardstick is measured in any case
 //! - `--all`: also `epoll-echo-64k` (`epoll-echo` with a buffer of 64 KiB), `onbytes-write-echo`,
-//!   `onbytes-task-echo` and `onbytes-bounded-echo`
+//!   `onbytes-task-echo` and `onbytes-bounded-echo`; with `--tls` `tokio-rustls-echo-8k` (buffers of 8 KiB)
 //! - `--json FILE`: writes all rounds there, too; `plot` draws such files
-//! - `NAME=PATH`: another server, or another binary for a name. One of a new name is started without
-//!   arguments (with `--tls`, with an address and the files of a certificate and its key; with
-//!   `--framing`, with an address and the form), must print `listening on ADDRESS` first and is killed
-//!   afterwards
+//! - `NAME=PATH`: another server, or another binary for a name. It is started with an
+//!   address (with `--tls` also the files of a certificate and its key; with `--framing` the form), must
+//!   print `listening on ADDRESS` first and is killed afterwards
 
 use onbytes_benches::frames::Frames;
 use onbytes_benches::host;
@@ -111,7 +110,12 @@ static PLAIN: Suite = Suite {
 
 static TLS: Suite = Suite {
     servers: &["tokio-rustls-echo", "ntex-tls-echo", "onbytes-tls-echo"],
-    others: &[],
+    // With the buffer of `tokio-echo`, into which a whole record does not fit.
+    others: &[Other {
+        name: "tokio-rustls-echo-8k",
+        program: "tokio-rustls-echo",
+        arguments: &["8K"],
+    }],
     workloads: &[
         Workload::new("TLS 1 KiB x 50", 50, 1 << 10),
         Workload::new("TLS 16 KiB x 8", 8, 16 << 10),
@@ -437,16 +441,14 @@ impl Bench {
 
     fn server_command(&self, server: &Server) -> Command {
         let mut command = Command::new(&server.path);
-        command.stdin(Stdio::null());
+        command.stdin(Stdio::null()).arg("127.0.0.1:0");
         if let Some(identity) = &self.identity {
-            command.arg("127.0.0.1:0").arg(identity.certificate()).arg(identity.key());
+            command.arg(identity.certificate()).arg(identity.key());
         }
         if let Some(frames) = self.framing {
-            command.arg("127.0.0.1:0").arg(frames.text());
+            command.arg(frames.text());
         }
-        if !server.arguments.is_empty() {
-            command.arg("127.0.0.1:0").args(server.arguments);
-        }
+        command.args(server.arguments);
         command
     }
 
