@@ -53,7 +53,7 @@ pub(crate) struct Link {
     /// What was agreed on with a TLS peer.
     // Boxed, because a plain connection has none and should not keep room for it.
     #[cfg(feature = "_tls")]
-    tls: std::sync::OnceLock<Box<crate::TlsInfo>>,
+    tls: once_cell::race::OnceBox<crate::TlsInfo>,
     state: Mutex<State>,
 }
 
@@ -184,7 +184,7 @@ impl Link {
             local,
             accepted: Instant::now(),
             #[cfg(feature = "_tls")]
-            tls: std::sync::OnceLock::new(),
+            tls: once_cell::race::OnceBox::new(),
             state: Mutex::new(state),
         }
     }

@@ -31,7 +31,7 @@ impl Link {
     }
 
     pub(crate) fn tls(&self) -> Option<&TlsInfo> {
-        self.tls.get().map(|info| &**info)
+        self.tls.get()
     }
 }
 
