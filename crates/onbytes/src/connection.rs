@@ -47,9 +47,12 @@ pub(crate) fn live<S: Service>(service: Arc<S>, mut life: Life) -> impl Future<O
         if let Some(handler) = &mut handler {
             let outcome = catching(pin!(life.exchange(handler, &caller))).await;
             life.unless_panicked(outcome);
-            // Boxed for the same reason.
-            let outcome = catching(Box::pin(life.report_failure(handler, &caller)).as_mut()).await;
-            life.unless_panicked(outcome);
+            if life.has_failed() {
+                // Boxed for the same reason.
+                let outcome =
+                    catching(Box::pin(life.report_failure(handler, &caller)).as_mut()).await;
+                life.unless_panicked(outcome);
+            }
         }
         let outcome = catching(pin!(life.part())).await;
         life.unless_panicked(outcome);
@@ -292,13 +295,16 @@ impl Life {
         }
     }
 
-    /// Tells the service, once, that the transport has failed; nothing can revive it.
+    /// Whether the transport has failed; nothing can revive it.
+    fn has_failed(&self) -> bool {
+        let state = self.membership.link.lock();
+        state.ending().is_some_and(|ending| ending.reason.is_transport_failure())
+    }
+
+    /// Tells the service, once, what has failed.
     async fn report_failure<C: ConnectionService>(&mut self, handler: &mut C, caller: &Caller) {
-        let ending = self.membership.link.lock().ending().cloned();
-        if let Some(ending) = ending
-            && ending.reason.is_transport_failure()
-            && let Some(error) = ending.error
-        {
+        let error = self.membership.link.lock().ending().and_then(|ending| ending.error.clone());
+        if let Some(error) = error {
             self.calling = Calling::OnError;
             let hearing = pin!(handler.on_error(error, caller));
             let _ = self.callback(hearing).await;
@@ -354,6 +360,9 @@ impl Life {
 
     /// After our FIN: discards what the peer still sends, until its FIN, for a limited time.
     async fn linger(&mut self) {
+        if self.membership.link.lock().stream().is_none() {
+            return;
+        }
         let until = later(Instant::now(), Some(LINGER));
         let mut left = LINGER_BYTES;
         let Self { membership, pace, .. } = self;

@@ -268,6 +268,25 @@ fn many_frames_in_one_read_allocate_for_their_replies_together() {
     assert!(count <= 6 * 1_000, "{count} allocations for 1000 batches of 100 frames");
 }
 
+/// What is asked of the allocator, which takes more: it works in steps (BENCHMARKS.md has what is resident).
+#[test]
+fn an_idle_connection_takes_little_more_than_a_kibibyte() {
+    const COUNT: usize = 400;
+    let _counts = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let address = serve(Answer::Returned, ListenerConfiguration::new());
+    let connected = || {
+        let mut stream = connect(address);
+        echo(&mut stream, 64, 1);
+        stream
+    };
+    // What grows by doubling has grown.
+    let _warm: Vec<_> = (0..COUNT / 2).map(|_| connected()).collect();
+    let before = HELD.load(Ordering::SeqCst);
+    let _idle: Vec<_> = (0..COUNT).map(|_| connected()).collect();
+    let held = (HELD.load(Ordering::SeqCst) - before) / COUNT as i64;
+    assert!((1..=1_152).contains(&held), "{held} bytes for each connection");
+}
+
 /// Echoes all chunks, and keeps one in a hundred for ever.
 struct Hoard(u32, Vec<Bytes>);
 
