@@ -193,6 +193,9 @@ async fn next_caller(
 /// handshake that does not come to its end: the oldest gives way, if it has had its time.
 #[cfg(feature = "_tls")]
 async fn place_for_next(socket: &ListeningSocket, run: &Run, gates: &mut Gates) -> Place {
+    if let Some(place) = run.places.try_take() {
+        return place;
+    }
     loop {
         let due_and_wanted = async {
             run.handshakes.oldest_is_due().await;

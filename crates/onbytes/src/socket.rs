@@ -280,6 +280,9 @@ impl ListeningSocket {
 
     /// Waits until a connection is (or seems to be) waiting to be accepted.
     pub(crate) async fn readable(&self) -> io::Result<()> {
+        if self.fd.try_io(Interest::READABLE, |_| Ok(())).is_ok() {
+            return Ok(());
+        }
         self.fd.readable().await.map(|mut guard| guard.retain_ready())
     }
 
