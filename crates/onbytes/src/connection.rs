@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -234,11 +234,13 @@ impl Life {
         caller: &Caller,
     ) -> impl Future<Output = ()> + Send {
         async move {
+            let mut rests = false;
             loop {
-                let Some(data) = self.next_chunk(handler, caller).await else { return };
+                let Some(data) = self.next_chunk(handler, caller, rests).await else { return };
                 self.calling = Calling::OnBytes;
-                let outcome = self.callback(pin!(handler.on_bytes(data, caller))).await;
-                if let Some(error) = self.settle(outcome) {
+                let answered = self.answer(pin!(handler.on_bytes(data, caller))).await;
+                rests = matches!(answered, Ok(true));
+                if let Err(error) = answered {
                     // Boxed, because it is rare: a long-lived connection does not keep room for it.
                     Box::pin(self.raise(handler, caller, error)).await;
                 }
@@ -246,17 +248,19 @@ impl Life {
         }
     }
 
-    /// Waits for what is to be delivered next, and sees to what comes before; `None` is the end.
+    /// Waits for what is to be delivered next, and sees to what comes before; `None` is the end. `rests`
+    /// tells that it is known already that there is nothing now.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps room for each argument twice")]
     fn next_chunk<C: ConnectionService>(
         &mut self,
         handler: &mut C,
         caller: &Caller,
+        mut rests: bool,
     ) -> impl Future<Output = Option<Bytes>> + Send {
         async move {
             loop {
                 self.calling = Calling::Reading;
-                match self.next().await {
+                match self.next(std::mem::take(&mut rests)).await {
                     Next::Deliver(data) => return Some(data),
                     Next::Rare(rare) => Box::pin(self.see_to(rare, handler, caller)).await,
                     Next::Over => return None,
@@ -270,8 +274,8 @@ impl Life {
         match rare {
             Rare::End => {
                 self.calling = Calling::OnEnd;
-                let outcome = self.callback(pin!(handler.on_end(caller))).await;
-                if let Some(error) = self.settle(outcome) {
+                let answered = self.answer(pin!(handler.on_end(caller))).await;
+                if let Err(error) = answered {
                     self.raise(handler, caller, error).await;
                 }
                 if !self.membership.run.config.allow_half_open {
@@ -389,16 +393,39 @@ impl Life {
         mut callback: Pin<&mut impl Future<Output = T>>,
     ) -> impl Future<Output = Option<T>> {
         let mut has_waited = false;
+        poll_fn(move |cx| self.poll_callback(callback.as_mut(), &mut has_waited, cx))
+    }
+
+    /// Runs a callback that returns a reply, and sends that. Tells whether there is nothing to do then
+    /// but to wait for the peer; an error is the caller's to raise.
+    fn answer(
+        &mut self,
+        mut callback: Pin<&mut impl Future<Output = Result<Option<Bytes>>>>,
+    ) -> impl Future<Output = Result<bool>> {
+        let mut has_waited = false;
         poll_fn(move |cx| {
-            if has_waited && self.membership.link.lock().is_forced() {
-                return Poll::Ready(None);
+            match ready!(self.poll_callback(callback.as_mut(), &mut has_waited, cx)) {
+                Some(Ok(reply)) => Poll::Ready(self.settle(reply, cx)),
+                Some(Err(error)) => Poll::Ready(Err(error)),
+                None => Poll::Ready(Ok(false)),
             }
-            if let Poll::Ready(value) = callback.as_mut().poll(cx) {
-                return Poll::Ready(Some(value));
-            }
-            has_waited = true;
-            if self.attend(cx) { Poll::Ready(None) } else { Poll::Pending }
         })
+    }
+
+    fn poll_callback<T>(
+        &mut self,
+        callback: Pin<&mut impl Future<Output = T>>,
+        has_waited: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<T>> {
+        if *has_waited && self.membership.link.lock().is_forced() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(value) = callback.poll(cx) {
+            return Poll::Ready(Some(value));
+        }
+        *has_waited = true;
+        if self.attend(cx) { Poll::Ready(None) } else { Poll::Pending }
     }
 
     /// While a callback waits: sends what is queued, watches the deadlines that do not depend on the
@@ -447,17 +474,16 @@ impl Life {
         None
     }
 
-    /// Sends what `on_bytes` or `on_end` returned; an error is the caller's to raise.
-    fn settle(&mut self, outcome: Option<Result<Option<Bytes>>>) -> Option<Error> {
-        match outcome? {
-            Ok(Some(reply)) => {
-                let link = &self.membership.link;
-                let more = self.pace.has_more_at_hand();
-                link.change(|state, wakes| state.reply(reply, more, wakes)).err()
+    /// Sends what `on_bytes` or `on_end` returned. In the same breath, since nearly always there is nothing
+    /// more, it begins to wait for the peer, and tells whether it does.
+    fn settle(&mut self, reply: Option<Bytes>, cx: &mut Context<'_>) -> Result<bool> {
+        let Self { membership, pace, .. } = self;
+        membership.link.change(|state, wakes| {
+            if let Some(reply) = reply {
+                state.reply(reply, pace.has_more_at_hand(), wakes)?;
             }
-            Ok(None) => None,
-            Err(error) => Some(error),
-        }
+            Ok(pace.rests(state, &membership.current.timeouts, cx))
+        })
     }
 
     /// Ends the connection because what the peer sends is no frame. The service hears of it first, and may
@@ -493,9 +519,12 @@ impl Life {
         }
     }
 
-    /// Waits for what comes next.
-    fn next(&mut self) -> impl Future<Output = Next> {
-        poll_fn(|cx| {
+    /// Waits for what comes next. Where it `rests` already it looks again when it is woken.
+    fn next(&mut self, mut rests: bool) -> impl Future<Output = Next> {
+        poll_fn(move |cx| {
+            if std::mem::take(&mut rests) {
+                return Poll::Pending;
+            }
             let Self { membership, pace, .. } = self;
             membership.refresh();
             membership.link.change(|state, wakes| pace.poll_next(state, membership, cx, wakes))

@@ -523,9 +523,13 @@ impl State {
         }
     }
 
+    fn has_drain_request(&self) -> bool {
+        self.drain == Drain::Requested
+    }
+
     /// Whether the service has to be told now that it should finish; says so once.
     pub(crate) fn take_drain_request(&mut self) -> bool {
-        let requested = self.drain == Drain::Requested;
+        let requested = self.has_drain_request();
         if requested {
             self.drain = Drain::Told;
         }

@@ -68,6 +68,15 @@ impl Socket {
         }
     }
 
+    pub(crate) fn poll_quiet(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut shared = self.lock();
+        let is_quiet = shared.incoming.is_empty() && !shared.is_reset && !shared.peer_has_ended;
+        if is_quiet {
+            shared.reader = Some(cx.waker().clone());
+        }
+        is_quiet
+    }
+
     pub(crate) fn recv_now(&mut self, buffer: &mut BytesMut) -> io::Result<Received> {
         let mut shared = self.lock();
         let len = shared.incoming.len();

@@ -83,6 +83,17 @@ impl Socket {
         }
     }
 
+    /// Whether there is nothing to read as far as the runtime knows. Then the task is woken when there is.
+    pub(crate) fn poll_quiet(&mut self, cx: &mut Context<'_>) -> bool {
+        match self.fd.poll_read_ready(cx) {
+            Poll::Pending => true,
+            Poll::Ready(ready) => {
+                ready.into_iter().for_each(|mut guard| guard.retain_ready());
+                false
+            }
+        }
+    }
+
     /// Reads what is at hand now, whatever the runtime knows of it yet.
     pub(crate) fn recv_now(&mut self, buffer: &mut BytesMut) -> io::Result<Received> {
         recv(self.fd.get_ref(), buffer)

@@ -92,6 +92,11 @@ impl Stream {
         })
     }
 
+    /// Whether nothing is at hand, and the task is woken when something is. Over TLS it is never sure.
+    pub(crate) fn poll_quiet(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.is_secured() && wire!(&mut self.wire, wire => wire.poll_quiet(cx))
+    }
+
     /// Takes the next bytes from the peer if there are any now; `None` if there are not.
     pub(crate) fn input_now(&mut self) -> io::Result<Option<Input>> {
         #[cfg(feature = "_tls")]

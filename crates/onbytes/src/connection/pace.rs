@@ -170,6 +170,28 @@ impl Pace {
         Poll::Pending
     }
 
+    /// Begins to wait for the peer where there is nothing else that could be done or waited for; tells
+    /// whether it does. The task is woken as if [`poll_next`](Self::poll_next) had found nothing.
+    pub(super) fn rests(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let has_nothing_else = !self.turn.more
+            && self.watch.is_none()
+            && !timeouts.bound_the_peer()
+            && state.is_plainly_at_rest();
+        if !has_nothing_else || !state.poll_quiet(cx) {
+            return false;
+        }
+        state.set_doing(ConnectionState::Waiting);
+        self.stall = None;
+        self.timer.disarm();
+        self.turn = Turn::default();
+        true
+    }
+
     /// From now on only what has arrived is delivered.
     pub(super) fn drain(&mut self, link: &Link) {
         let arrived = link.lock().stream().map_or(0, Stream::arrived);

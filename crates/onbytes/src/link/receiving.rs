@@ -50,6 +50,15 @@ impl State {
         Poll::Ready(self.received(result.map(Some), wakes))
     }
 
+    /// Whether nothing but the peer is waited for and nothing of it is at hand. Then the task is woken when
+    /// something is.
+    pub(crate) fn poll_quiet(&mut self, cx: &mut Context<'_>) -> bool {
+        self.ending.is_none()
+            && !self.end_seen
+            && !self.has_drain_request()
+            && self.stream.as_mut().is_some_and(|stream| stream.poll_quiet(cx))
+    }
+
     /// Takes the next input if there is any now.
     pub(crate) fn input_now(&mut self, wakes: &mut Wakes) -> Option<Received> {
         if let Some(received) = self.next_frame() {
