@@ -100,7 +100,7 @@ impl Gates {
 
 /// Accepts until the task is aborted or the listening socket is gone, which it returns.
 pub(crate) async fn accept_loop(
-    socket: ListeningSocket,
+    socket: Arc<ListeningSocket>,
     local: SocketAddr,
     run: Arc<Run>,
     mut gates: Gates,

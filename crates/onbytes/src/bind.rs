@@ -84,20 +84,17 @@ fn listen_on(
     options: &SocketOptions,
     workers: Workers,
 ) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
-    let first = bound(address, options, false)?;
+    let first = listening(address, options, false)?;
     let address = SocketAddr::try_from(rustix::net::getsockname(&first)?)?;
     let sockets = match workers {
         Workers::Caller | Workers::Threads(1) => vec![first],
         Workers::AcceptLoops(count) => shared(first, count)?,
         Workers::Threads(count) => split(first, count, address, options)?,
     };
-    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
-    sockets.iter().try_for_each(|socket| rustix::net::listen(socket, backlog))?;
     Ok((sockets, address))
 }
 
-/// A socket that has the address, but does not listen yet.
-fn bound(address: SocketAddr, options: &SocketOptions, is_split: bool) -> io::Result<OwnedFd> {
+fn listening(address: SocketAddr, options: &SocketOptions, is_split: bool) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -112,6 +109,7 @@ fn bound(address: SocketAddr, options: &SocketOptions, is_split: bool) -> io::Re
     }
     apply(&fd, options)?;
     rustix::net::bind(&fd, &address)?;
+    rustix::net::listen(&fd, i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(fd)
 }
 
@@ -124,7 +122,7 @@ fn shared(first: OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
 
 /// So many sockets of one port, between which the kernel divides the callers.
 ///
-/// The first one was bound alone, so a port that somebody else listens on is in use as ever, also where
+/// The first one listens alone before the port is divided, so a port that somebody else listens on is in use as ever, also where
 /// that is divided too: else two servers of one user would share it, and neither would be told.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn split(
@@ -136,7 +134,7 @@ fn split(
     split_port_of(&first)?;
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(bound(address, options, true)?);
+        sockets.push(listening(address, options, true)?);
     }
     Ok(sockets)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::task::coop;
 use tokio::time::Instant;
 
 use crate::caller::next_number;
@@ -303,6 +304,8 @@ impl ClientReader {
         if self.has_ended {
             return Poll::Ready(Ok(None));
         }
+        // However much there is to read, others on this thread get their turn.
+        let turn = ready!(coop::poll_proceed(cx));
         let Self { connection, watch, .. } = self;
         let received = connection.link.change(|state, wakes| {
             // What arrived before a failure of the write side can still be read.
@@ -323,7 +326,9 @@ impl ClientReader {
         });
         // What was read may ask for an answer (a change of keys).
         connection.see_to_backlog();
-        if let Received::Data { data, .. } = ready!(received)? {
+        let received = ready!(received);
+        turn.made_progress();
+        if let Received::Data { data, .. } = received? {
             return Poll::Ready(Ok(Some(data)));
         }
         self.has_ended = true;

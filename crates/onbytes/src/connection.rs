@@ -478,6 +478,8 @@ impl Life {
     /// more, it begins to wait for the peer, and tells whether it does.
     fn settle(&mut self, reply: Option<Bytes>, cx: &mut Context<'_>) -> Result<bool> {
         let Self { membership, pace, .. } = self;
+        // The callback may have waited, and limits of now decide whether there is a deadline to wait for.
+        membership.refresh();
         membership.link.change(|state, wakes| {
             if let Some(reply) = reply {
                 state.reply(reply, pace.has_more_at_hand(), wakes)?;

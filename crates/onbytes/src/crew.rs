@@ -13,6 +13,8 @@ use crate::{Error, ErrorKind, Result, Workers};
 /// Where the accept loops of a listener run, and with each the connections that it accepts. Its threads, if
 /// it has any, end with it.
 pub(crate) struct Crew {
+    /// Where the listener is stopped and its bounds are watched.
+    office: Handle,
     runtimes: Vec<Handle>,
     is_over: watch::Sender<bool>,
 }
@@ -20,11 +22,15 @@ pub(crate) struct Crew {
 impl Crew {
     /// Starts what threads `workers` asks for.
     pub(crate) async fn start(workers: Workers, run: &Arc<Run>) -> Result<Self> {
-        let mut crew = Self { runtimes: Vec::new(), is_over: watch::Sender::new(false) };
+        let office = Handle::current();
+        let mut crew = Self { office, runtimes: Vec::new(), is_over: watch::Sender::new(false) };
         match workers {
             Workers::Caller => crew.runtimes.push(Handle::current()),
             Workers::AcceptLoops(count) => crew.runtimes.resize(count, Handle::current()),
             Workers::Threads(count) => {
+                // One more, because a callback may hold up any of the others, and the runtime of the caller
+                // may end before the listener does.
+                crew.office = start(0, Arc::clone(run), crew.is_over.subscribe()).await?;
                 for number in 1..=count {
                     let runtime = start(number, Arc::clone(run), crew.is_over.subscribe());
                     crew.runtimes.push(runtime.await?);
@@ -32,6 +38,11 @@ impl Crew {
             }
         }
         Ok(crew)
+    }
+
+    /// The runtime that stops the listener and watches its bounds.
+    pub(crate) fn office(&self) -> &Handle {
+        &self.office
     }
 
     /// The runtime of each accept loop.
@@ -74,7 +85,6 @@ async fn start(number: usize, run: Arc<Run>, is_over: watch::Receiver<bool>) -> 
 async fn serve(run: Arc<Run>, mut is_over: watch::Receiver<bool>) {
     // An error is the end of the crew.
     let _ = is_over.wait_for(|is_over| *is_over).await;
-    // Where a stop could not wait for the last connections, because its runtime has ended, they have been
-    // cut off just now.
+    // What a stop has given up may still come to its end.
     let _ = timeout(run.time_to_cut_off(), run.emptied()).await;
 }

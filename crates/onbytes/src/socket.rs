@@ -310,6 +310,11 @@ impl ListeningSocket {
         }
     }
 
+    /// Nobody can connect any more, though the socket is open. (So it is on Linux; elsewhere nothing happens.)
+    pub(crate) fn stop_listening(&self) {
+        let _ = rustix::net::shutdown(self.fd.get_ref(), Shutdown::Read);
+    }
+
     /// Accepts one connection; `WouldBlock` when none is waiting.
     pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
         self.fd.try_io(Interest::READABLE, accept)

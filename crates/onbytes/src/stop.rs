@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -19,7 +19,7 @@ use crate::timer::later;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a thread may be busy before a stop goes on without its accept loop.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How the connections ended that were live when a stop began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,10 +37,10 @@ pub struct StopReport {
 /// A listener that has been started: its accept tasks, its run, and its stop.
 pub(crate) struct Running {
     pub(crate) run: Arc<Run>,
-    /// Where the listener was started, and is stopped.
-    runtime: Handle,
-    /// Where connections run.
+    /// Where connections run, and where the listener is stopped.
     crew: Crew,
+    /// The listening sockets, which belong to the accept loops.
+    listening: Mutex<Vec<Weak<ListeningSocket>>>,
     accepting: Mutex<Vec<JoinHandle<Error>>>,
     /// Sees to it that connections stay within their bounds, also while they finish.
     watching: JoinHandle<()>,
@@ -72,13 +72,12 @@ impl Order {
 
 impl Running {
     pub(crate) fn new(run: Arc<Run>, crew: Crew) -> Self {
-        let runtime = Handle::current();
         let watching = Run::keep_watch(Arc::downgrade(&run), run.is_watched());
         Self {
             run,
-            watching: runtime.spawn(watching),
-            runtime,
+            watching: crew.office().spawn(watching),
             crew,
+            listening: Mutex::default(),
             accepting: Mutex::default(),
             order: watch::Sender::new(None),
             report: watch::Sender::new(None),
@@ -87,17 +86,21 @@ impl Running {
     }
 
     /// Registers the sockets, one for each accept loop, where these are to run.
-    pub(crate) fn register(&self, fds: Vec<OwnedFd>) -> Result<Vec<ListeningSocket>> {
+    pub(crate) fn register(&self, fds: Vec<OwnedFd>) -> Result<Vec<Arc<ListeningSocket>>> {
         let runtimes = self.crew.runtimes().iter();
         let register = |(fd, runtime): (OwnedFd, &Handle)| {
             let _inside = runtime.enter();
-            ListeningSocket::register(fd)
+            ListeningSocket::register(fd).map(Arc::new)
         };
-        fds.into_iter()
-            .zip(runtimes)
-            .map(register)
-            .collect::<io::Result<_>>()
-            .map_err(|error| Error::caused(ErrorKind::Bind, "cannot accept on the port", error))
+        let cannot = |error| Error::caused(ErrorKind::Bind, "cannot accept on the port", error);
+        let sockets = fds.into_iter().zip(runtimes).map(register);
+        let sockets = sockets.collect::<io::Result<Vec<_>>>().map_err(cannot)?;
+        *self.lock_listening() = sockets.iter().map(Arc::downgrade).collect();
+        Ok(sockets)
+    }
+
+    fn lock_listening(&self) -> MutexGuard<'_, Vec<Weak<ListeningSocket>>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs the accept loop of a number until the listener stops.
@@ -130,7 +133,7 @@ impl Running {
         }
     }
 
-    fn lock_accepting(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<Error>>> {
+    fn lock_accepting(&self) -> MutexGuard<'_, Vec<JoinHandle<Error>>> {
         self.accepting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -167,12 +170,29 @@ impl Running {
         }
         if is_first {
             let stop = Stop { running: Arc::clone(self), before, done: Some(done) };
-            self.runtime.spawn(stop.carry_out());
+            self.crew.office().spawn(stop.carry_out());
         }
     }
 
     fn abort_accepting(&self) {
         self.lock_accepting().iter().for_each(JoinHandle::abort);
+    }
+
+    /// Ends the accept loops and by that releases the port.
+    async fn end_accepting(&self) {
+        self.abort_accepting();
+        let accepting = std::mem::take(&mut *self.lock_accepting());
+        let all_ended = async {
+            for task in accepting {
+                let _ = task.await;
+            }
+        };
+        if timeout(PATIENCE, all_ended).await.is_ok() {
+            return;
+        }
+        // A callback that never yields is in the way of a loop: its socket stays, but listens no more.
+        let sockets: Vec<_> = self.lock_listening().iter().filter_map(Weak::upgrade).collect();
+        sockets.iter().for_each(|socket| socket.stop_listening());
     }
 
     /// Waits for the end of a stop that has begun.
@@ -238,19 +258,15 @@ struct Stop<F: FnOnce()> {
 impl<F: FnOnce()> Stop<F> {
     async fn carry_out(self) {
         let Running { run, .. } = &*self.running;
-        self.running.abort_accepting();
-        let accepting = std::mem::take(&mut *self.running.lock_accepting());
-        let all_ended = async {
-            for task in accepting {
-                // It ends by being aborted; with it the port is released.
-                let _ = task.await;
-            }
-        };
-        // A callback that never yields may be in the way, and must not keep the others from finishing.
-        let _ = timeout(PATIENCE, all_ended).await;
+        if !self.running.is_now() {
+            // At once, because the next step may take a moment that connections have a use for.
+            run.drain();
+        }
+        self.running.end_accepting().await;
         run.events.emit(&Event::Stopping { connections: self.before.connections });
 
         if !self.running.is_now() {
+            // Those who came in the last instant.
             run.drain();
             tokio::select! {
                 () = run.emptied() => {}

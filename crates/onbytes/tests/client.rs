@@ -516,3 +516,30 @@ async fn a_flush_waits_until_the_kernel_has_every_byte() {
     assert_eq!(client.stats().bytes_sent, 300_000);
     within("reading", reading).await.unwrap();
 }
+
+/// Tokio gives each turn of a task a budget; whoever goes on reading beyond it holds up all others.
+#[tokio::test]
+async fn a_read_leaves_the_turn_to_others_however_much_is_at_hand() {
+    let (mut client, mut peer) = pair(ClientConfiguration::new()).await;
+    let (mut other, mut other_peer) = pair(ClientConfiguration::new()).await;
+    peer.send("at hand").await;
+    // When the runtime has heard of what came later, it has heard of that, too.
+    other_peer.send("later").await;
+    assert!(within("the other", other.read_bytes()).await.unwrap().is_some());
+    let reading = tokio::spawn(async move {
+        let mut read = std::pin::pin!(client.read_bytes());
+        let is_held_back = std::future::poll_fn(|cx| {
+            while tokio::task::coop::has_budget_remaining() {
+                if let std::task::Poll::Ready(used) = tokio::task::coop::poll_proceed(cx) {
+                    used.made_progress();
+                }
+            }
+            std::task::Poll::Ready(read.as_mut().poll(cx).is_pending())
+        });
+        let is_held_back = is_held_back.await;
+        (is_held_back, read.await)
+    });
+    let (is_held_back, read) = within("the read", reading).await.unwrap();
+    assert!(is_held_back);
+    assert_eq!(read.unwrap().as_deref(), Some(&b"at hand"[..]));
+}

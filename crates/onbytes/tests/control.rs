@@ -382,3 +382,24 @@ async fn a_limit_beyond_what_the_process_may_open_is_told() {
     listener.set_limits(at_most(1)).unwrap();
     assert!(told.try_recv().is_err());
 }
+
+#[tokio::test]
+async fn a_time_limit_that_is_set_while_a_callback_waits_holds_as_soon_as_it_is_done() {
+    let (go_on, waited_for) = tokio::sync::watch::channel(false);
+    let script = OnBytes(move |data: Bytes, _: Caller| {
+        let mut waited_for = waited_for.clone();
+        async move {
+            let _ = waited_for.wait_for(|done| *done).await;
+            Ok(Some(data))
+        }
+    });
+    let mut server = Server::start(script).await;
+    let mut peer = server.connect().await;
+    peer.send("x").await;
+    server.expect([Seen::Connect, Seen::Bytes(b"x".to_vec())]).await;
+    // Both in one turn of the runtime, so that the connection wakes up once for the two.
+    server.listener.set_timeouts(Timeouts::new().idle(Duration::from_millis(50))).unwrap();
+    go_on.send_replace(true);
+    peer.expect("x").await;
+    assert_eq!(server.close().await.reason, CloseReason::IdleTimeout);
+}

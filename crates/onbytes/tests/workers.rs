@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use onbytes::{Bytes, Caller, CloseReason, Listener, ListenerConfiguration, Workers, service_fn};
-use support::{Echo, OnBytes, Peer, Server, eventually, pattern, within};
+use support::{Echo, OnBytes, Peer, Seen, Server, eventually, pattern, within};
 use tokio::runtime::Builder;
 
 fn on_threads(count: usize) -> ListenerConfiguration {
@@ -112,6 +112,7 @@ async fn a_thread_that_a_callback_holds_up_holds_up_neither_the_others_nor_a_sto
     let report = within("the stop", server.listener.immediate_stop()).await;
     assert_eq!((report.clean, report.forced), (0, peers.len() - on_stuck));
     assert_eq!(report.abandoned, on_stuck);
+    std::net::TcpListener::bind(server.address).expect("the port is free");
     drop(release);
 }
 
@@ -172,6 +173,29 @@ fn its_threads_serve_on_where_the_runtime_of_the_start_has_ended_until_the_last_
         peer.expect_reset().await;
         let close = within("on_close", closes.recv()).await.unwrap();
         assert_eq!(close.reason, CloseReason::Stopped);
+    });
+}
+
+#[test]
+fn a_graceful_stop_is_carried_out_where_the_runtime_of_the_start_has_ended() {
+    let listener = Listener::new(("127.0.0.1", 0), on_threads(2)).unwrap();
+    let (mut seen, _callers, mut closes) = Server::attach(&listener, Echo);
+    let starter = Builder::new_current_thread().enable_all().build().unwrap();
+    starter.block_on(listener.start()).unwrap();
+    drop(starter);
+    let outside = Builder::new_current_thread().enable_all().build().unwrap();
+    outside.block_on(async {
+        let mut peer = Peer::connect(listener.local_addr().unwrap()).await;
+        peer.send("x").await;
+        peer.expect("x").await;
+        let stop = listener.graceful_stop(Duration::from_secs(20));
+        let report = within("the stop", stop).await;
+        assert_eq!((report.clean, report.forced, report.abandoned), (1, 0, 0));
+        peer.expect_end("").await;
+        let close = within("on_close", closes.recv()).await.unwrap();
+        assert_eq!(close.reason, CloseReason::Drained);
+        let asked = std::iter::from_fn(|| seen.try_recv().ok());
+        assert!(asked.into_iter().any(|seen| seen == Seen::Drain));
     });
 }
 

@@ -44,8 +44,8 @@ pub enum Workers {
     /// `tokio::runtime::Handle` of another runtime. A callback that blocks holds up the connections of
     /// its thread, new ones as well.
     ///
-    /// The threads serve until the listener is stopped or its last handle dropped, even where the
-    /// runtime that started it has ended.
+    /// The threads, and one more that stops the listener and watches its bounds, serve until the listener is
+    /// stopped or its last handle dropped, even where the runtime that started it has ended.
     Threads(usize),
 }
 
@@ -135,12 +135,15 @@ mod file {
         }
 
         fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Workers, M::Error> {
-            let Some((ACCEPT_LOOPS, Count(loops))) = map.next_entry()? else {
-                return Err(de::Error::invalid_type(de::Unexpected::Map, &self));
-            };
-            match map.next_key::<&str>()? {
+            let wrong = || de::Error::invalid_type(de::Unexpected::Map, &self);
+            // Not all formats have keys that can be borrowed.
+            if map.next_key::<String>()?.as_deref() != Some(ACCEPT_LOOPS) {
+                return Err(wrong());
+            }
+            let Count(loops) = map.next_value()?;
+            match map.next_key::<String>()? {
                 None => Ok(Workers::AcceptLoops(loops)),
-                Some(_) => Err(de::Error::invalid_type(de::Unexpected::Map, &self)),
+                Some(_) => Err(wrong()),
             }
         }
     }
@@ -166,6 +169,10 @@ mod file {
                 ("{\"acceptLoops\":2}", Workers::AcceptLoops(2)),
             ] {
                 assert_eq!(serde_json::from_str::<Workers>(text).unwrap(), workers);
+                assert_eq!(
+                    serde_json::from_reader::<_, Workers>(text.as_bytes()).unwrap(),
+                    workers
+                );
                 assert_eq!(serde_json::to_string(&workers).unwrap(), text);
             }
             for text in ["\"threads\"", "{}", "{\"threads\":1}", "{\"acceptLoops\":1,\"x\":1}"] {
