@@ -164,9 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_small_chunk_is_no_part_of_a_large_block() {
-        let (small, large) = (chunk(SMALL), chunk(SMALL + 1));
-        assert!(!is_part_of_a_block(&small) && is_part_of_a_block(&large));
+    fn a_small_chunk_that_is_kept_keeps_no_large_block() {
+        let _kept = chunk(SMALL);
+        let first = chunk(SMALL + 1);
+        let address = first.as_ptr();
+        drop(first);
+        assert_eq!(chunk(SMALL + 1).as_ptr(), address);
     }
 
     #[test]
