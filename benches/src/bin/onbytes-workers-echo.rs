@@ -31,7 +31,7 @@ fn run() -> std::result::Result<(), String> {
 fn on_threads(model: &str, threads: usize) -> std::result::Result<(Runtime, Workers), String> {
     let (mut builder, workers) = match model {
         "own" => (Builder::new_current_thread(), Workers::Threads(threads)),
-        "shared" => (Builder::new_multi_thread(), Workers::Caller),
+        "shared" => (Builder::new_multi_thread(), Workers::Current),
         other => return Err(format!("{other}: own or shared")),
     };
     let runtime = builder.worker_threads(threads).enable_all().build();

@@ -82,11 +82,11 @@ fn configuration(args: &ServeArgs) -> Result<ListenerConfiguration, Failure> {
 /// The runtime of the main thread, and where connections run.
 fn runtime(args: &ServeArgs) -> Result<(Runtime, Workers), Failure> {
     let (built, workers) = match (args.workers, args.worker_model) {
-        (1, _) => (Builder::new_current_thread().enable_all().build(), Workers::Caller),
+        (1, _) => (Builder::new_current_thread().enable_all().build(), Workers::Current),
         (count, WorkerModel::Own) => {
             (Builder::new_current_thread().enable_all().build(), Workers::Threads(count))
         }
-        (count, WorkerModel::Shared) => (shared(count), Workers::Caller),
+        (count, WorkerModel::Shared) => (shared(count), Workers::Current),
     };
     let cannot = |error| {
         Failure::outside(format!("--workers: cannot start {}: {error}", args.workers))

@@ -87,7 +87,7 @@ fn listen_on(
     let first = listening(address, options, false)?;
     let address = SocketAddr::try_from(rustix::net::getsockname(&first)?)?;
     let sockets = match workers {
-        Workers::Caller | Workers::Threads(1) => vec![first],
+        Workers::Current | Workers::Threads(1) => vec![first],
         Workers::AcceptLoops(count) => shared(first, count)?,
         Workers::Threads(count) => split(first, count, address, options)?,
     };
@@ -238,7 +238,7 @@ mod tests {
         use crate::KeepAlive;
         let keep_alive = KeepAlive::lan();
         let options = SocketOptions::new().keep_alive(keep_alive.clone()).send_buffer(8192);
-        let (sockets, address) = listen_on(LOOPBACK, &options, Workers::Caller).unwrap();
+        let (sockets, address) = listen_on(LOOPBACK, &options, Workers::Current).unwrap();
         let _peer = std::net::TcpStream::connect(address).unwrap();
         let accepted = rustix::net::accept(&sockets[0]).unwrap();
         inherit(&accepted, &options).unwrap();
@@ -273,7 +273,7 @@ mod tests {
             let own = SocketAddr::try_from(rustix::net::getsockname(socket).unwrap()).unwrap();
             assert_eq!(own, address);
         }
-        for workers in [Workers::Threads(3), Workers::Caller] {
+        for workers in [Workers::Threads(3), Workers::Current] {
             let error = listen_on(address, &options, workers).unwrap_err();
             assert_eq!(Errno::from_io_error(&error), Some(Errno::ADDRINUSE), "{workers:?}");
         }

@@ -87,7 +87,7 @@ impl Default for ListenerConfiguration {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             socket: SocketOptions::default(),
-            workers: Workers::Caller,
+            workers: Workers::Current,
         }
     }
 }

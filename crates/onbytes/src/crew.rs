@@ -25,7 +25,7 @@ impl Crew {
         let office = Handle::current();
         let mut crew = Self { office, runtimes: Vec::new(), is_over: watch::Sender::new(false) };
         match workers {
-            Workers::Caller => crew.runtimes.push(Handle::current()),
+            Workers::Current => crew.runtimes.push(Handle::current()),
             Workers::AcceptLoops(count) => crew.runtimes.resize(count, Handle::current()),
             Workers::Threads(count) => {
                 // One more, because a callback may hold up any of the others, and the runtime of the caller

@@ -202,7 +202,7 @@ fn a_graceful_stop_is_carried_out_where_the_runtime_of_the_start_has_ended() {
 #[tokio::test]
 async fn a_port_that_several_threads_listen_on_is_in_use_for_everybody_else() {
     let server = Server::with(on_threads(2), Echo).await;
-    for workers in [Workers::Threads(2), Workers::Caller] {
+    for workers in [Workers::Threads(2), Workers::Current] {
         let config = ListenerConfiguration::new().workers(workers);
         let second = Listener::new(server.address, config).unwrap();
         second.attach(service_fn(|_| async { Ok(|data: Bytes| async { Ok(Some(data)) }) }));

@@ -7,7 +7,7 @@ use crate::Result;
 
 /// Where the connections of a listener run.
 ///
-/// * [`Caller`](Self::Caller), the default: wherever the rest of the program runs. Right for one
+/// * [`Current`](Self::Current), the default: wherever the rest of the program runs. Right for one
 ///   thread (a `current_thread` runtime, which serves tens of thousands of connections), and for a program
 ///   that has a multi-threaded runtime for other reasons: that moves connections from busy threads to idle
 ///   ones, and pays for it with every wake-up.
@@ -15,7 +15,7 @@ use crate::Result;
 ///   threads on the way of a message, so each does what a server with one thread does.
 /// * [`AcceptLoops`](Self::AcceptLoops): for a multi-threaded runtime under a storm of new connections.
 ///
-/// BENCHMARKS.md has what was measured. In a file it is `"caller"`, a number of threads, or
+/// BENCHMARKS.md has what was measured. In a file it is `"current"`, a number of threads, or
 /// `{"acceptLoops": N}`.
 ///
 /// ```
@@ -30,7 +30,7 @@ use crate::Result;
 pub enum Workers {
     /// On the Tokio runtime of whoever starts the listener, where one task accepts.
     #[default]
-    Caller,
+    Current,
     /// On that runtime too, where so many tasks accept from one listening socket: 1 to 1024.
     AcceptLoops(usize),
     /// On so many threads of the listener's own, 1 to 1024, each with a single-threaded Tokio runtime and,
@@ -57,7 +57,7 @@ impl Workers {
 
     pub(super) fn check(self) -> Result<()> {
         match self {
-            Self::Caller => Ok(()),
+            Self::Current => Ok(()),
             Self::AcceptLoops(count) | Self::Threads(count) => in_range("workers", count, 1, MOST),
         }
     }
@@ -83,13 +83,13 @@ mod file {
     use super::Workers;
     use crate::record::count;
 
-    const CALLER: &str = "caller";
+    const CURRENT: &str = "current";
     const ACCEPT_LOOPS: &str = "acceptLoops";
 
     impl Serialize for Workers {
         fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
             match self {
-                Self::Caller => to.serialize_str(CALLER),
+                Self::Current => to.serialize_str(CURRENT),
                 Self::Threads(threads) => count::serialize(threads, to),
                 Self::AcceptLoops(loops) => {
                     let mut map = to.serialize_map(Some(1))?;
@@ -112,12 +112,12 @@ mod file {
         type Value = Workers;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a whole number of threads, \"{CALLER}\" or {{\"{ACCEPT_LOOPS}\": N}}")
+            write!(f, "a whole number of threads, \"{CURRENT}\" or {{\"{ACCEPT_LOOPS}\": N}}")
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<Workers, E> {
             match text {
-                CALLER => Ok(Workers::Caller),
+                CURRENT => Ok(Workers::Current),
                 other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
             }
         }
@@ -164,7 +164,7 @@ mod file {
         #[test]
         fn workers_are_a_word_a_number_or_a_number_of_loops() {
             for (text, workers) in [
-                ("\"caller\"", Workers::Caller),
+                ("\"current\"", Workers::Current),
                 ("4", Workers::Threads(4)),
                 ("{\"acceptLoops\":2}", Workers::AcceptLoops(2)),
             ] {
@@ -177,7 +177,7 @@ mod file {
             }
             for text in ["\"threads\"", "{}", "{\"threads\":1}", "{\"acceptLoops\":1,\"x\":1}"] {
                 let error = serde_json::from_str::<Workers>(text).unwrap_err().to_string();
-                let way_out = "a whole number of threads, \"caller\" or {\"acceptLoops\": N}";
+                let way_out = "a whole number of threads, \"current\" or {\"acceptLoops\": N}";
                 assert!(error.contains(way_out), "{text}: {error}");
             }
         }
