@@ -258,15 +258,10 @@ struct Stop<F: FnOnce()> {
 impl<F: FnOnce()> Stop<F> {
     async fn carry_out(self) {
         let Running { run, .. } = &*self.running;
-        if !self.running.is_now() {
-            // At once, because the next step may take a moment that connections have a use for.
-            run.drain();
-        }
         self.running.end_accepting().await;
         run.events.emit(&Event::Stopping { connections: self.before.connections });
 
         if !self.running.is_now() {
-            // Those who came in the last instant.
             run.drain();
             tokio::select! {
                 () = run.emptied() => {}
