@@ -9,7 +9,7 @@ mod support;
 use std::process::Stdio;
 use std::time::Duration;
 
-use onbytes::{Bytes, Limits, Listener, ListenerConfiguration, WhenFull, service_fn};
+use onbytes::{Bytes, Limits, Listener, ListenerConfiguration, WhenFull, Workers, service_fn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Peer, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
@@ -86,7 +86,7 @@ impl Starved {
 }
 
 /// The child's side: serves until it is told to stop, and prints its events.
-async fn listen(limits: Limits, workers: usize) {
+async fn listen(limits: Limits, workers: Workers) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(FILES), maximum }).unwrap();
     let config = ListenerConfiguration::new().limits(limits).workers(workers);
@@ -153,7 +153,7 @@ async fn expect_served_or_refused(starved: &Starved) -> Vec<Peer> {
 #[tokio::test]
 async fn by_default_the_limit_leaves_room_and_all_who_wait_are_served() {
     if is_child() {
-        return listen(Limits::new(), 1).await;
+        return listen(Limits::new(), Workers::Current).await;
     }
     let starved =
         Starved::start("by_default_the_limit_leaves_room_and_all_who_wait_are_served").await;
@@ -166,7 +166,7 @@ async fn by_default_the_limit_leaves_room_and_all_who_wait_are_served() {
 #[tokio::test]
 async fn by_default_those_beyond_the_limit_are_refused_without_starvation() {
     if is_child() {
-        return listen(Limits::new().when_full(WhenFull::Refuse), 1).await;
+        return listen(Limits::new().when_full(WhenFull::Refuse), Workers::Current).await;
     }
     let starved =
         Starved::start("by_default_those_beyond_the_limit_are_refused_without_starvation").await;
@@ -184,7 +184,7 @@ async fn by_default_those_beyond_the_limit_are_refused_without_starvation() {
 #[tokio::test]
 async fn starved_callers_wait_and_are_all_served_and_it_is_told_once() {
     if is_child() {
-        return listen(Limits::new().max_connections(10_000), 1).await;
+        return listen(Limits::new().max_connections(10_000), Workers::Current).await;
     }
     let mut starved =
         Starved::start("starved_callers_wait_and_are_all_served_and_it_is_told_once").await;
@@ -202,7 +202,7 @@ async fn starved_callers_wait_and_are_all_served_and_it_is_told_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn several_starved_accept_loops_tell_it_once_between_them() {
     if is_child() {
-        return listen(Limits::new().max_connections(10_000), 4).await;
+        return listen(Limits::new().max_connections(10_000), Workers::AcceptLoops(4)).await;
     }
     let starved = Starved::start("several_starved_accept_loops_tell_it_once_between_them").await;
     expect_all_served(&starved).await;
@@ -215,7 +215,7 @@ async fn several_starved_accept_loops_tell_it_once_between_them() {
 async fn a_starved_listener_that_refuses_turns_callers_away_at_once() {
     if is_child() {
         let limits = Limits::new().max_connections(10_000).when_full(WhenFull::Refuse);
-        return listen(limits, 1).await;
+        return listen(limits, Workers::Current).await;
     }
     let starved =
         Starved::start("a_starved_listener_that_refuses_turns_callers_away_at_once").await;
