@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::coop::consume_budget;
 
 use crate::caller::next_number;
 use crate::connection::{Life, live};
@@ -174,6 +175,8 @@ async fn next_caller(
     let when_full = current.limits.when_full;
     loop {
         gates.open(when_full).await;
+        // In a storm of callers somebody is always there, and connections have to get their turn as well.
+        consume_budget().await;
         socket.readable().await?;
         let place = match when_full {
             WhenFull::Queue => Some(place_for_next(socket, run, gates).await),
