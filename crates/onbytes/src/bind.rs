@@ -122,8 +122,9 @@ fn shared(first: OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
 
 /// So many sockets of one port, between which the kernel divides the callers.
 ///
-/// The first one listens alone before the port is divided, so a port that somebody else listens on is in use as ever, also where
-/// that is divided too: else two servers of one user would share it, and neither would be told.
+/// The first one listens alone before the port is divided, so a port that somebody else listens on is in
+/// use as ever, also where that is divided too: else two servers of one user would share it, and neither
+/// would be told.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn split(
     first: OwnedFd,

@@ -16,7 +16,7 @@ pub(crate) const BLOCK: usize = 256 * 1024;
 /// With less room than this a new block is begun, so that bulk data arrives in large chunks.
 const LEAST_ROOM: usize = 128 * 1024;
 
-/// Up to this size a chunk is copied, which costs less than a tenth of the system call that brought it.
+/// Up to this size a chunk is copied, and is no part of the large block.
 const SMALL: usize = 4 * 1024;
 
 /// The size of the block that small chunks are parts of: what the smallest of them may keep alive.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use onbytes::{Bytes, Caller, CloseReason, Listener, ListenerConfiguration, Workers, service_fn};
 use support::{Echo, OnBytes, Peer, Seen, Server, eventually, pattern, within};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 fn on_threads(count: usize) -> ListenerConfiguration {
     ListenerConfiguration::new().workers(count)
@@ -157,14 +157,18 @@ async fn a_listener_can_be_started_again_on_new_threads() {
     }
 }
 
+/// Starts the listener on a runtime that is gone then; returns another one, for its peers.
+fn start_on_a_runtime_that_ends(listener: &Listener) -> Runtime {
+    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    runtime().block_on(listener.start()).unwrap();
+    runtime()
+}
+
 #[test]
 fn its_threads_serve_on_where_the_runtime_of_the_start_has_ended_until_the_last_handle_goes() {
     let listener = Listener::new(("127.0.0.1", 0), on_threads(2)).unwrap();
     let (_seen, _callers, mut closes) = Server::attach(&listener, Echo);
-    let starter = Builder::new_current_thread().enable_all().build().unwrap();
-    starter.block_on(listener.start()).unwrap();
-    drop(starter);
-    let outside = Builder::new_current_thread().enable_all().build().unwrap();
+    let outside = start_on_a_runtime_that_ends(&listener);
     outside.block_on(async {
         let mut peer = Peer::connect(listener.local_addr().unwrap()).await;
         peer.send("x").await;
@@ -180,10 +184,7 @@ fn its_threads_serve_on_where_the_runtime_of_the_start_has_ended_until_the_last_
 fn a_graceful_stop_is_carried_out_where_the_runtime_of_the_start_has_ended() {
     let listener = Listener::new(("127.0.0.1", 0), on_threads(2)).unwrap();
     let (mut seen, _callers, mut closes) = Server::attach(&listener, Echo);
-    let starter = Builder::new_current_thread().enable_all().build().unwrap();
-    starter.block_on(listener.start()).unwrap();
-    drop(starter);
-    let outside = Builder::new_current_thread().enable_all().build().unwrap();
+    let outside = start_on_a_runtime_that_ends(&listener);
     outside.block_on(async {
         let mut peer = Peer::connect(listener.local_addr().unwrap()).await;
         peer.send("x").await;

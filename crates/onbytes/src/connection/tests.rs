@@ -548,6 +548,7 @@ mod secured {
             check(&outcome, true)?;
         }
     }
+
     /// How long, as the connection's clock goes, one lives whose peer says goodbye over TLS, sends `behind`,
     /// and leaves its side open.
     fn life_after_goodbye(behind: &[u8]) -> Duration {
