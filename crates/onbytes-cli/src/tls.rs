@@ -77,7 +77,8 @@ pub(crate) struct ServerTls {
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = suite)]
     ciphers: Vec<CipherSuite>,
 
-    /// Let the order of --ciphers decide rather than the client's [default: the client's order]
+    /// Let the order of --ciphers decide rather than the client's [default: the client's order, and
+    /// without --ciphers AES-128-GCM where a client puts AES-GCM first]
     #[arg(long)]
     prefer_server_ciphers: bool,
 

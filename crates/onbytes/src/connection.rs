@@ -158,10 +158,7 @@ impl Life {
         let Self { membership: Membership { run, link, .. }, pace, calling } = self;
         *calling = Calling::Handshake;
         let Some(acceptor) = &run.acceptor else { return };
-        match acceptor.accept() {
-            Ok(session) => link.secure(session),
-            Err(error) => return link.end(CloseReason::HandshakeFailed, Some(error)),
-        }
+        link.secure(acceptor.accept());
         let within = acceptor.handshake_timeout();
         let until = later(link.accepted(), within);
         let ended = poll_fn(|cx| {

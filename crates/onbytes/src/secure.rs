@@ -45,7 +45,15 @@ pub struct ListenerSecureSocket {
     /// The cipher suites, the best first; empty means all that are served. Default: empty.
     #[cfg_attr(feature = "serde", serde(default))]
     pub ciphers: Vec<CipherSuite>,
-    /// Whether our order of cipher suites decides rather than the client's. Default: `false`.
+    /// Whether our order of cipher suites decides rather than the client's. Default: `false`, so that
+    /// a client whose first suite is one with ChaCha20-Poly1305 gets that, as those want who have no
+    /// instructions for AES.
+    ///
+    /// Where `ciphers` is empty, a client that would rather have AES-GCM gets it with the shorter key,
+    /// `AES_128_GCM_SHA256`, where it can: as safe in practice, and cheaper, most of all in handshakes.
+    /// Whoever wants AES-256 wherever a client puts it first names the suites in `ciphers`: the
+    /// client's order then decides among those. Where our own processor has no instructions for AES,
+    /// the client's order decides in any case.
     #[cfg_attr(feature = "serde", serde(default))]
     pub prefer_server_ciphers: bool,
     /// The longest time for a handshake. Default: 10 s.

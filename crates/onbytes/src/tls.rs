@@ -1,7 +1,7 @@
 //! TLS below the life of a connection: rustls, driven as bytes in and bytes out.
 //!
 //! `server` and `client` make sessions out of records; `session` is one connection's; `choice` is
-//! which certificate, suites and versions; `trust` is whether a peer's certificate is accepted, with
+//! which certificate, suites and versions; `hello` is a client's first message; `trust` is whether a peer's certificate is accepted, with
 //! `signature` for its key; `resumption` is sessions that are resumed; `material` reads files;
 //! `failure` has the words for what goes wrong. rustls is named here and nowhere else.
 
@@ -9,6 +9,7 @@ mod certificate;
 mod choice;
 mod client;
 mod failure;
+mod hello;
 mod info;
 mod key_log;
 mod material;

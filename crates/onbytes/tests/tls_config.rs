@@ -77,6 +77,44 @@ async fn the_order_of_suites_is_the_clients_or_where_asked_for_the_servers() {
 }
 
 #[tokio::test]
+async fn who_would_rather_have_aes_gets_the_cheaper_one_where_nobody_has_chosen() {
+    let site = Site::new();
+    let parse = |name: &&str| name.parse::<CipherSuite>().unwrap();
+    let [large, small, other] =
+        ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"];
+    let [large_1_2, small_1_2, other_1_2] = [
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    ];
+    for (offered, expected) in [
+        (&[large, other, small][..], small),
+        (&[large, other], large),
+        (&[other, large, small], other),
+        (&[large_1_2, other_1_2, small_1_2], small_1_2),
+        (&[other_1_2, small_1_2], other_1_2),
+    ] {
+        let mut server = Server::with(site.listening(), Echo).await;
+        let client = site.trusting().ciphers(offered.iter().map(parse));
+        let (client, service) = agreed(&mut server, client).await;
+        // Without instructions for AES nothing of it is cheap.
+        let expected = if has_aes() { expected } else { offered[0] };
+        assert_eq!(client.cipher_suite.as_str(), expected, "{offered:?}");
+        assert_eq!(service.cipher_suite, client.cipher_suite);
+    }
+}
+
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has = std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    let has = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let has = false;
+    has
+}
+
+#[tokio::test]
 async fn what_is_not_served_is_refused_with_a_sentence_or_left_out_with_a_warning() {
     let site = Site::new();
     let refused = |secure: ListenerSecureSocket| {

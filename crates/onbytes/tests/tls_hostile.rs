@@ -15,8 +15,11 @@ use support::{Echo, Server, eventually, within};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::crypto::aws_lc_rs::cipher_suite;
 use tokio_rustls::rustls::crypto::cipher::{AeadKey, Iv, MessageEncrypter, OutboundPlainMessage};
-use tokio_rustls::rustls::{ConnectionTrafficSecrets, ContentType, ProtocolVersion};
+use tokio_rustls::rustls::{
+    ConnectionTrafficSecrets, ContentType, ProtocolVersion, SupportedCipherSuite,
+};
 
 /// Why the connections of a server end; a panic fails the test.
 fn reasons(server: &Server) -> UnboundedReceiver<CloseReason> {
@@ -37,10 +40,16 @@ struct Sealer {
 
 impl Sealer {
     fn of((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Self {
-        let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else {
-            panic!("the suite is not the one that was asked for")
+        let encrypter = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => {
+                encrypter(cipher_suite::TLS13_AES_128_GCM_SHA256, key, iv)
+            }
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
+                encrypter(cipher_suite::TLS13_AES_256_GCM_SHA384, key, iv)
+            }
+            _ => panic!("neither side prefers this suite"),
         };
-        Self { encrypter: encrypter(key, iv), sequence }
+        Self { encrypter, sequence }
     }
 
     fn seal(&mut self, typ: ContentType, data: &[u8]) -> Vec<u8> {
@@ -52,8 +61,7 @@ impl Sealer {
     }
 }
 
-fn encrypter(key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
-    let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384;
+fn encrypter(suite: SupportedCipherSuite, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
     suite.tls13().unwrap().aead_alg.encrypter(key, iv)
 }
 

@@ -36,7 +36,7 @@ impl TlsInfo {
 
     /// `None` where the handshake is not complete.
     pub(super) fn of(session: &Session, server_name: Option<String>) -> Option<Self> {
-        let common = session.common();
+        let common = session.common()?;
         let version = match common.protocol_version()? {
             rustls::ProtocolVersion::TLSv1_3 => TlsVersion::Tls13,
             _ => TlsVersion::Tls12,

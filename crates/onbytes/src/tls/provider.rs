@@ -21,3 +21,14 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     });
     Arc::clone(&PROVIDER)
 }
+
+/// Whether this processor has instructions for AES. Without them ChaCha20-Poly1305 is cheaper.
+pub(super) fn aes_is_cheap() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    let is_cheap = std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    let is_cheap = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    let is_cheap = false;
+    is_cheap
+}

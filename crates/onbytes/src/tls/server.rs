@@ -1,18 +1,18 @@
 //! The listener's side: from its record to the sessions of its connections.
 
-use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection};
+use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::choice::{self, Certificates, Spoken};
+use super::hello::Answers;
 use super::key_log::KeyLogFile;
 use super::resumption::{SessionIds, Tickets};
 use super::session::Session;
 use super::trust::{self, ClientTrust};
-use super::{failure, material};
+use super::{material, provider};
 use crate::{Error, ErrorKind, ListenerSecureSocket, MutualTls, Result};
 
 /// Makes the sessions of accepted connections, always with the newest set of files that was good.
@@ -25,10 +25,9 @@ pub(crate) struct Acceptor {
 
 #[derive(Clone)]
 struct Loaded {
-    config: Arc<ServerConfig>,
-    client_trust: Option<Arc<ClientTrust>>,
+    answers: Arc<Answers>,
     /// Whom client certificates are measured by. Sessions of another set are not resumed.
-    measure: Measure,
+    measure: Arc<Measure>,
 }
 
 /// The bytes of all authorities and lists of revoked certificates.
@@ -57,10 +56,8 @@ impl Acceptor {
     }
 
     /// The session of a new connection.
-    pub(crate) fn accept(&self) -> Result<Session> {
-        let Loaded { config, client_trust, .. } = self.lock().clone();
-        let connection = UnbufferedServerConnection::new(config).map_err(failure::of_peer)?;
-        Ok(Session::from(connection).with_client_trust(client_trust))
+    pub(crate) fn accept(&self) -> Session {
+        Session::from(Arc::clone(&self.lock().answers))
     }
 
     pub(crate) fn handshake_timeout(&self) -> Option<Duration> {
@@ -99,17 +96,24 @@ fn load(secure: &ListenerSecureSocket, before: Option<&Loaded>) -> Result<(Loade
         config.key_log = Arc::new(log);
         warnings.push(warning);
     }
-    match before.filter(|before| before.measure == measure) {
-        Some(before) => {
-            config.ticketer = Arc::clone(&before.config.ticketer);
-            config.session_storage = Arc::clone(&before.config.session_storage);
-            config.send_tls13_tickets = before.config.send_tls13_tickets;
+    match before.filter(|before| *before.measure == measure) {
+        Some(Loaded { answers, .. }) => {
+            config.ticketer = Arc::clone(&answers.usual.ticketer);
+            config.session_storage = Arc::clone(&answers.usual.session_storage);
+            config.send_tls13_tickets = answers.usual.send_tls13_tickets;
         }
         None => set_resumption(&mut config, secure.session_timeout)?,
     }
     // A set that no connection can be made with is found here rather than by every client.
     ServerConnection::new(Arc::new(config.clone())).map_err(unusable)?;
-    Ok((Loaded { config: Arc::new(config), client_trust, measure }, warnings))
+    let nobody_chose = secure.ciphers.is_empty() && !secure.prefer_server_ciphers;
+    let aes = (nobody_chose && provider::aes_is_cheap()).then(|| {
+        let mut config = config.clone();
+        config.ignore_client_order = true;
+        Arc::new(config)
+    });
+    let answers = Answers { usual: Arc::new(config), aes, client_trust };
+    Ok((Loaded { answers: Arc::new(answers), measure: Arc::new(measure) }, warnings))
 }
 
 fn client_trust(
@@ -158,19 +162,4 @@ fn set_resumption(config: &mut ServerConfig, session_timeout: Option<Duration>) 
     config.ticketer = Arc::new(tickets);
     config.session_storage = Arc::new(SessionIds::new(lifetime));
     Ok(())
-}
-
-thread_local! {
-    static SERVER_NAME: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Keeps the name that a client asks for. rustls tells it when it looks for a certificate, in the
-/// middle of taking in the client's first message and on the same thread, and never again.
-pub(super) fn note_server_name(name: Option<&str>) {
-    SERVER_NAME.set(name.map(str::to_ascii_lowercase));
-}
-
-/// The name that was noted by this thread since it was last asked.
-pub(super) fn take_server_name() -> Option<String> {
-    SERVER_NAME.take()
 }

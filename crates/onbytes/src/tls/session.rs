@@ -13,6 +13,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{CommonState, Error as TlsError, HandshakeKind};
 
 use super::failure;
+use super::hello::{self, Answers};
 use super::info::TlsInfo;
 use super::trust::ClientTrust;
 use crate::{Error, ErrorKind};
@@ -62,13 +63,15 @@ pub(crate) struct Session {
 }
 
 enum Side {
+    /// A server's, before its client says anything: nothing is kept for one that never does.
+    Unheard(Arc<Answers>),
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
 }
 
-impl From<UnbufferedServerConnection> for Session {
-    fn from(connection: UnbufferedServerConnection) -> Self {
-        Self::new(Side::Server(connection))
+impl From<Arc<Answers>> for Session {
+    fn from(answers: Arc<Answers>) -> Self {
+        Self::new(Side::Unheard(answers))
     }
 }
 
@@ -113,27 +116,22 @@ impl Session {
         }
     }
 
-    /// What rustls knows of the connection.
-    pub(super) fn common(&self) -> &CommonState {
+    /// What rustls knows of the connection, from its first byte on.
+    pub(super) fn common(&self) -> Option<&CommonState> {
         match &self.side {
-            Side::Server(connection) => connection,
-            Side::Client(connection) => connection,
+            Side::Unheard(_) => None,
+            Side::Server(connection) => Some(connection),
+            Side::Client(connection) => Some(connection),
         }
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.common().is_handshaking()
+        self.common().is_none_or(CommonState::is_handshaking)
     }
 
     /// The session asks for this server name.
     pub(super) fn with_server_name(mut self, name: Option<String>) -> Self {
         self.server_name = name;
-        self
-    }
-
-    /// Clients are let in by `trust`.
-    pub(super) fn with_client_trust(mut self, trust: Option<Arc<ClientTrust>>) -> Self {
-        self.client_trust = trust;
         self
     }
 
@@ -143,12 +141,28 @@ impl Session {
     /// the peer says beyond the handshake is kept for later.
     pub(crate) fn shake_hands(&mut self, wire: &mut [u8]) {
         // One that was left behind is not this client's.
-        let _ = super::server::take_server_name();
+        let _ = hello::take_server_name();
+        self.hear(wire);
         let mut plain = std::mem::take(&mut self.early);
         self.take_in(wire, &mut plain);
         self.early = plain;
-        if let Some(asked) = super::server::take_server_name() {
+        if let Some(asked) = hello::take_server_name() {
             self.server_name = Some(asked);
+        }
+    }
+
+    /// The first bytes of a client decide what it is answered with.
+    fn hear(&mut self, wire: &[u8]) {
+        let Side::Unheard(answers) = &self.side else { return };
+        if wire.is_empty() {
+            return;
+        }
+        match answers.to(wire) {
+            Ok(connection) => {
+                self.client_trust.clone_from(&answers.client_trust);
+                self.side = Side::Server(connection);
+            }
+            Err(error) => self.failed = Some(failure::of_peer(error)),
         }
     }
 
@@ -158,9 +172,10 @@ impl Session {
     /// may have expired or been revoked since. rustls does not look at it again.
     pub(crate) fn complete(&mut self) -> Result<Option<TlsInfo>, Error> {
         let trust = self.client_trust.take();
-        let certificates = self.common().peer_certificates().unwrap_or_default();
+        let Some(common) = self.common() else { return Ok(None) };
+        let certificates = common.peer_certificates().unwrap_or_default();
         if let (Some(trust), [own, others @ ..], Some(HandshakeKind::Resumed)) =
-            (trust, certificates, self.common().handshake_kind())
+            (trust, certificates, common.handshake_kind())
             && let Err(error) = trust.verify_client_cert(own, others, UnixTime::now())
         {
             // No goodbye: a client should not take this for an answer.
@@ -257,6 +272,7 @@ impl Session {
     fn step(&mut self, wire: &mut [u8], plain: &mut BytesMut) -> (usize, Result<Step, TlsError>) {
         let out = &mut self.outgoing;
         match &mut self.side {
+            Side::Unheard(_) => (0, Ok(Step::Rest)),
             Side::Server(connection) => carry_out(connection.process_tls_records(wire), plain, out),
             Side::Client(connection) => carry_out(connection.process_tls_records(wire), plain, out),
         }
@@ -403,6 +419,7 @@ impl Session {
         let mut at = 0;
         loop {
             let (discard, step) = match side {
+                Side::Unheard(_) => return Err(Error::closed()),
                 Side::Server(connection) => {
                     write_step(connection.process_tls_records(pending), wire, &mut at, &write)
                 }
