@@ -262,7 +262,7 @@ async fn admit(
     };
     let local = local_address(&fd, listening)?;
     crate::bind::inherit(&fd, &run.config.socket)?;
-    let socket = Socket::register(fd)?;
+    let socket = Socket::register_accepted(fd)?;
     let link = Link::new(next_number(), remote, local, socket, Arc::clone(&run.ledger));
     if let Some(framing) = &run.framing {
         link.frame(framing);

@@ -34,12 +34,21 @@ pub(crate) struct Socket {
     may_send: bool,
     /// Whether a read has found that the peer has reset the connection.
     is_reset: bool,
+    /// Whether a read is tried without looking at readiness, which knows nothing yet of a connection that
+    /// was just accepted: whoever speaks first has often done so by then.
+    may_have_come: bool,
 }
 
 impl Socket {
     /// Registers `fd`, which must be non-blocking, with the current runtime.
     pub(crate) fn register(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { fd: register(fd, interest())?, may_send: true, is_reset: false })
+        let fd = register(fd, interest())?;
+        Ok(Self { fd, may_send: true, is_reset: false, may_have_come: false })
+    }
+
+    /// The same for a connection that was accepted.
+    pub(crate) fn register_accepted(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { may_have_come: true, ..Self::register(fd)? })
     }
 
     /// Reads once into the spare room of `buffer`, or waits until that is possible.
@@ -56,7 +65,9 @@ impl Socket {
     ) -> Poll<io::Result<Received>> {
         loop {
             // Without the runtime's book-keeping for a wait, which is not needed where there is something.
-            match self.try_recv(buffer) {
+            let received =
+                if self.may_have_come { self.recv_first(buffer) } else { self.try_recv(buffer) };
+            match received {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     let kind = result.as_ref().err().map(io::Error::kind);
@@ -66,6 +77,14 @@ impl Socket {
             }
             ready!(self.fd.poll_read_ready(cx))?.retain_ready();
         }
+    }
+
+    /// Reads once, and from then on by readiness, once there is no more: the event for what is there or
+    /// comes later is still before us.
+    fn recv_first(&mut self, buffer: &mut BytesMut) -> io::Result<Received> {
+        let received = recv(self.fd.get_ref(), buffer);
+        self.may_have_come = matches!(received, Ok(Received { more: true, .. }));
+        received
     }
 
     /// Reads once if the socket is ready for that, as far as the runtime knows.
