@@ -38,7 +38,7 @@ pub(crate) fn live<S: Service>(service: Arc<S>, mut life: Life) -> impl Future<O
 
         // Boxed, as all that is rare: a long-lived connection does not keep room for it.
         #[cfg(feature = "_tls")]
-        {
+        if life.membership.run.acceptor.is_some() {
             let outcome = catching(Box::pin(life.shake_hands()).as_mut()).await;
             life.unless_panicked(outcome);
         }
@@ -342,14 +342,16 @@ impl Life {
     ) -> impl Future<Output = ()> + Send {
         async move {
             self.membership.refresh();
-            let limit = self.membership.current.timeouts.on_close;
-            let budget = later(Instant::now(), Some(limit));
             self.calling = Calling::OnClose;
             let mut goodbye = pin!(handler.on_close(close));
+            self.pace.timer.disarm();
             let overran = poll_fn(|cx| match goodbye.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(false),
-                Poll::Pending if self.pace.timer.poll_passed(cx, budget) => Poll::Ready(true),
-                Poll::Pending => Poll::Pending,
+                Poll::Pending => {
+                    let limit = self.membership.current.timeouts.on_close;
+                    let is_over = self.pace.timer.poll_elapsed(cx, limit);
+                    if is_over { Poll::Ready(true) } else { Poll::Pending }
+                }
             });
             if overran.await {
                 let Membership { run, link, .. } = &self.membership;
@@ -481,7 +483,7 @@ impl Life {
             if let Some(reply) = reply {
                 state.reply(reply, pace.has_more_at_hand(), wakes)?;
             }
-            Ok(pace.rests(state, &membership.current.timeouts, cx))
+            Ok(pace.rests(state, membership, cx, wakes))
         })
     }
 

@@ -219,18 +219,20 @@ impl Link {
 
     /// What is told of the connection at its end; `otherwise` where no reason is known.
     pub(crate) fn close_of(&self, otherwise: CloseReason) -> Close {
-        let stats = self.stats();
         let state = self.lock();
         let ending = state.ending.as_ref();
         Close {
             reason: ending.map_or(otherwise, |ending| ending.reason),
-            stats,
+            stats: self.stats_of(&state),
             error: ending.and_then(|ending| ending.error.clone()),
         }
     }
 
     pub(crate) fn stats(&self) -> ConnectionStats {
-        let state = self.lock();
+        self.stats_of(&self.lock())
+    }
+
+    fn stats_of(&self, state: &State) -> ConnectionStats {
         ConnectionStats {
             bytes_received: state.counts.bytes_received,
             bytes_sent: state.outbox.sent(),
@@ -299,13 +301,30 @@ impl Link {
         }
     }
 
-    pub(crate) fn forget_source(&self) {
-        if let Some(extras) = &mut self.lock().extras {
-            extras.source = None;
+    // ---- Its place in a run ----
+
+    /// Begins to count, before anybody else knows of it; returns the memory that it takes.
+    pub(crate) fn enter(&mut self, source: Option<SourcePlace>) -> u64 {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if source.is_some() {
+            state.extras.get_or_insert_default().source = source;
         }
+        state.weight.into()
     }
 
-    // ---- The memory it takes ----
+    /// Counts no more, and nobody drives it, its descriptor being closed; returns the memory that it took.
+    pub(crate) fn leave(&self) -> u64 {
+        let mut state = self.lock();
+        let driver = state.driver.take();
+        if let Some(extras) = &mut state.extras {
+            extras.source = None;
+        }
+        let weight = state.weight.into();
+        drop(state);
+        // What a task's waker does when it is dropped is not for under the lock.
+        drop(driver);
+        weight
+    }
 
     pub(crate) fn weight(&self) -> u64 {
         self.lock().weight.into()
@@ -402,20 +421,15 @@ impl Link {
 
     // ---- The end of the socket ----
 
-    /// The connection's task ends: nobody is to wake it, or to keep its memory, any more.
-    pub(crate) fn detach_driver(&self) {
-        let driver = self.lock().driver.take();
-        drop(driver);
-    }
-
-    /// Closes the descriptor, in the given manner, and answers everybody who still waits.
+    /// Closes the descriptor, in the given manner, and answers everybody who still waits. The first call
+    /// does it.
     pub(crate) fn close_socket(&self, parting: Parting) {
         let stream = self.change(|state, wakes| {
+            let stream = state.stream.take()?;
             state.discard_queue();
             state.discard_frames();
-            let stream = state.stream.take();
             state.wake_everybody(wakes);
-            stream
+            Some(stream)
         });
         // Outside the lock: closing is a system call that nobody needs to wait for.
         match (stream, parting) {
@@ -475,9 +489,9 @@ impl State {
             && self.stream.as_ref().is_none_or(|stream| !stream.is_secured())
     }
 
-    /// Whether nothing is queued and no frame can be under way.
-    pub(crate) fn is_plainly_at_rest(&self) -> bool {
-        self.extras.is_none() && !self.has_backlog()
+    /// Whether nothing is queued, and nothing has come that is not delivered.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        !self.has_backlog() && self.frames_are_at_rest()
     }
 
     pub(crate) fn ending(&self) -> Option<&Ending> {

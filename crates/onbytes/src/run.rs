@@ -216,11 +216,10 @@ pub(crate) struct Entry {
 }
 
 impl Membership {
-    pub(crate) fn new(run: Arc<Run>, link: Link, entry: Entry) -> Self {
+    pub(crate) fn new(run: Arc<Run>, mut link: Link, entry: Entry) -> Self {
         let Entry { place, source, mut current } = entry;
+        run.ledger.note_held(0, link.enter(source));
         let link = Arc::new(link);
-        run.ledger.note_held(0, link.weight());
-        link.set_source(|_| source);
         run.alive.fetch_add(1, Ordering::SeqCst);
         run.registry.insert(&link);
         #[cfg(feature = "_tls")]
@@ -281,15 +280,16 @@ impl Drop for Membership {
             self.announce(&close);
         }
         self.link.close_socket(Parting::Orderly);
-        self.link.detach_driver();
+        let weight = self.link.leave();
         // A stop that cuts short the wait for the peer's FIN cuts off nothing.
         let forced = self.was_forced == Some(true);
         let run = &self.run;
         run.registry.remove(self.link.number);
-        self.link.forget_source();
-        run.ledger.note_held(self.link.weight(), 0);
+        run.ledger.note_held(weight, 0);
         #[cfg(feature = "_tls")]
-        run.handshakes.complete(&self.link);
+        if run.acceptor.is_some() {
+            run.handshakes.complete(&self.link);
+        }
         (if forced { &run.forced } else { &run.clean }).fetch_add(1, Ordering::SeqCst);
         if run.alive.fetch_sub(1, Ordering::SeqCst) == 1 {
             run.emptied.notify_waiters();

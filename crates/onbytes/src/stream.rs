@@ -92,9 +92,13 @@ impl Stream {
         })
     }
 
-    /// Whether nothing is at hand, and the task is woken when something is. Over TLS it is never sure.
+    /// Whether nothing is at hand, and the task is woken when something is.
     pub(crate) fn poll_quiet(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.is_secured() && wire!(&mut self.wire, wire => wire.poll_quiet(cx))
+        #[cfg(feature = "_tls")]
+        if self.session.as_ref().is_some_and(|session| session.has_at_hand()) {
+            return false;
+        }
+        wire!(&mut self.wire, wire => wire.poll_quiet(cx))
     }
 
     /// Takes the next bytes from the peer if there are any now; `None` if there are not.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::socket::coarse_time;
 
@@ -37,6 +37,29 @@ impl Timer {
             sleep.as_mut().reset(deadline);
         }
         false
+    }
+
+    /// The same for a deadline that is always asked for by one task: it is not told again whom to wake.
+    pub(crate) fn poll_passed_in_task(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: Option<Instant>,
+    ) -> bool {
+        match (&self.sleep, deadline) {
+            (Some(sleep), Some(deadline))
+                if sleep.deadline() <= deadline && !sleep.is_elapsed() =>
+            {
+                false
+            }
+            _ => self.poll_passed(cx, deadline),
+        }
+    }
+
+    /// Has so much time passed since this was asked first, or since the timer was disarmed? The clock is
+    /// asked by nobody who does not come here.
+    pub(crate) fn poll_elapsed(&mut self, cx: &mut Context<'_>, limit: Duration) -> bool {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(limit)));
+        sleep.as_mut().poll(cx).is_ready()
     }
 
     /// There is no deadline any more.

@@ -175,21 +175,23 @@ impl Pace {
     pub(super) fn rests(
         &mut self,
         state: &mut State,
-        timeouts: &Timeouts,
+        membership: &Membership,
         cx: &mut Context<'_>,
+        wakes: &mut Wakes,
     ) -> bool {
-        let has_nothing_else = !self.turn.more
-            && self.watch.is_none()
-            && !timeouts.bound_the_peer()
-            && state.is_plainly_at_rest();
+        let has_nothing_else = !self.turn.more && !self.is_draining() && state.is_at_rest();
         if !has_nothing_else || !state.poll_quiet(cx) {
             return false;
         }
         state.set_doing(ConnectionState::Waiting);
-        self.stall = None;
-        self.timer.disarm();
+        let fault = self.check_deadlines(state, membership, cx, wakes);
+        debug_assert!(fault.is_none(), "no frame is under way");
         self.turn = Turn::default();
-        true
+        state.ending().is_none()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.drain.is_some())
     }
 
     /// From now on only what has arrived is delivered.
@@ -326,7 +328,7 @@ impl Pace {
         wakes: &mut Wakes,
     ) -> Option<Fault> {
         let timeouts = &membership.current.timeouts;
-        if !timeouts.bound_the_peer() && self.watch.is_none() && state.is_plainly_at_rest() {
+        if !timeouts.bound_the_peer() && self.watch.is_none() && state.is_at_rest() {
             self.stall = None;
             self.timer.disarm();
             return None;
@@ -337,7 +339,7 @@ impl Pace {
         let arrival = self.arrival_deadline(state, timeouts);
         let lifetime = lifetime_ends(membership);
         let next = [stall, idle, arrival, lifetime, frame].into_iter().flatten().min();
-        if !self.timer.poll_passed(cx, next) {
+        if !self.timer.poll_passed_in_task(cx, next) {
             return None;
         }
         let now = Instant::now();

@@ -173,6 +173,11 @@ impl Deframer {
         !self.rest.is_empty()
     }
 
+    /// Whether it waits for the beginning of a frame.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.rest.is_empty() && !self.is_under_way && self.failure.is_none()
+    }
+
     /// The memory that it keeps: a copy counts as a whole. A read buffer counts as what is left in it, for it
     /// is copied before the connection waits for anything.
     pub(crate) fn held(&self) -> u64 {

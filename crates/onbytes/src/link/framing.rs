@@ -49,6 +49,12 @@ impl State {
         framer.map_or(0, |framer| framer.dropped)
     }
 
+    /// Whether no frame is under way, and nothing is to be told of one.
+    pub(super) fn frames_are_at_rest(&self) -> bool {
+        let framer = self.extras.as_ref().and_then(|extras| extras.framer.as_ref());
+        framer.is_none_or(|framer| !framer.owes_end && framer.deframer.is_at_rest())
+    }
+
     // ---- In ----
 
     /// What has just come, as it is delivered: itself, or the first frame that it completes.

@@ -302,6 +302,11 @@ impl Session {
         self.peer_ended.then_some(Ok(AtHand::End))
     }
 
+    /// Whether [`take_at_hand`](Self::take_at_hand) has anything.
+    pub(crate) fn has_at_hand(&self) -> bool {
+        !self.early.is_empty() || self.failed.is_some() || self.peer_ended
+    }
+
     /// What is wrong with what came, if anything.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.failed.as_ref()
