@@ -136,6 +136,29 @@ enum Next {
     Over,
 }
 
+/// What is done after a callback that was given bytes, or told of their end.
+enum After {
+    /// The next frame, which had come with this one, is delivered.
+    Frame(Bytes),
+    /// Nothing but to wait for the peer.
+    Rest,
+    /// It has to be looked at.
+    Look,
+    Rare(Rare),
+    /// The callback has failed, or its reply cannot be sent.
+    Failed(Error),
+}
+
+impl After {
+    /// The next frame, if that is what comes.
+    fn into_frame(self) -> std::result::Result<Bytes, Self> {
+        match self {
+            Self::Frame(frame) => Ok(frame),
+            other => Err(other),
+        }
+    }
+}
+
 /// What is not done for every chunk.
 enum Rare {
     /// The peer has ended its side.
@@ -233,13 +256,20 @@ impl Life {
         async move {
             let mut rests = false;
             loop {
-                let Some(data) = self.next_chunk(handler, caller, rests).await else { return };
+                let Some(mut data) = self.next_chunk(handler, caller, rests).await else { return };
                 self.calling = Calling::OnBytes;
-                let answered = self.answer(pin!(handler.on_bytes(data, caller))).await;
-                rests = matches!(answered, Ok(true));
-                if let Err(error) = answered {
-                    // Boxed, because it is rare: a long-lived connection does not keep room for it.
-                    Box::pin(self.raise(handler, caller, error)).await;
+                let seeing = loop {
+                    let after = self.answer(pin!(handler.on_bytes(data, caller))).await;
+                    match after.into_frame() {
+                        Ok(frame) => data = frame,
+                        Err(after) => {
+                            rests = matches!(after, After::Rest);
+                            break self.seeing_to(after, handler, caller);
+                        }
+                    }
+                };
+                if let Some(seeing) = seeing {
+                    seeing.await;
                 }
             }
         }
@@ -266,13 +296,34 @@ impl Life {
         }
     }
 
+    /// What is to be done after a callback, if that is more than to go on. Boxed, because it is rare: a
+    /// long-lived connection does not keep room for it.
+    fn seeing_to<C: ConnectionService>(
+        &mut self,
+        after: After,
+        handler: &mut C,
+        caller: &Caller,
+    ) -> Option<Pin<Box<impl Future<Output = ()> + Send>>> {
+        match after {
+            After::Frame(_) | After::Rest | After::Look => return None,
+            After::Rare(_) | After::Failed(_) => {}
+        }
+        Some(Box::pin(async move {
+            match after {
+                After::Rare(rare) => self.see_to(rare, handler, caller).await,
+                After::Failed(error) => self.raise(handler, caller, error).await,
+                _ => {}
+            }
+        }))
+    }
+
     /// Sees to what happens seldom, or once, in a connection's life.
     async fn see_to<C: ConnectionService>(&mut self, rare: Rare, handler: &mut C, caller: &Caller) {
         match rare {
             Rare::End => {
                 self.calling = Calling::OnEnd;
-                let answered = self.answer(pin!(handler.on_end(caller))).await;
-                if let Err(error) = answered {
+                let after = self.answer(pin!(handler.on_end(caller))).await;
+                if let After::Failed(error) = after {
                     self.raise(handler, caller, error).await;
                 }
                 if !self.membership.run.config.allow_half_open {
@@ -395,19 +446,18 @@ impl Life {
         poll_fn(move |cx| self.poll_callback(callback.as_mut(), &mut has_waited, cx))
     }
 
-    /// Runs a callback that returns a reply, and sends that. Tells whether there is nothing to do then
-    /// but to wait for the peer; an error is the caller's to raise.
+    /// Runs a callback that returns a reply, sends that, and tells what is to be done then.
     fn answer(
         &mut self,
         mut callback: Pin<&mut impl Future<Output = Result<Option<Bytes>>>>,
-    ) -> impl Future<Output = Result<bool>> {
+    ) -> impl Future<Output = After> {
         let mut has_waited = false;
         poll_fn(move |cx| {
-            match ready!(self.poll_callback(callback.as_mut(), &mut has_waited, cx)) {
-                Some(Ok(reply)) => Poll::Ready(self.settle(reply, cx)),
-                Some(Err(error)) => Poll::Ready(Err(error)),
-                None => Poll::Ready(Ok(false)),
-            }
+            Poll::Ready(match ready!(self.poll_callback(callback.as_mut(), &mut has_waited, cx)) {
+                Some(Ok(reply)) => self.settle(reply, cx).unwrap_or_else(After::Failed),
+                Some(Err(error)) => After::Failed(error),
+                None => After::Look,
+            })
         })
     }
 
@@ -473,9 +523,9 @@ impl Life {
         None
     }
 
-    /// Sends what `on_bytes` or `on_end` returned. In the same breath, since nearly always there is nothing
-    /// more, it begins to wait for the peer, and tells whether it does.
-    fn settle(&mut self, reply: Option<Bytes>, cx: &mut Context<'_>) -> Result<bool> {
+    /// Sends what `on_bytes` or `on_end` returned. In the same breath it takes the next frame of what was
+    /// read, or else, since nearly always there is nothing more, it begins to wait for the peer.
+    fn settle(&mut self, reply: Option<Bytes>, cx: &mut Context<'_>) -> Result<After> {
         let Self { membership, pace, .. } = self;
         // The callback may have waited, and limits of now decide whether there is a deadline to wait for.
         membership.refresh();
@@ -483,7 +533,12 @@ impl Life {
             if let Some(reply) = reply {
                 state.reply(reply, pace.has_more_at_hand(), wakes)?;
             }
-            Ok(pace.rests(state, membership, cx, wakes))
+            Ok(match pace.frame_at_hand(state) {
+                Some(Next::Deliver(frame)) => After::Frame(frame),
+                Some(Next::Rare(rare)) => After::Rare(rare),
+                None if pace.rests(state, membership, cx, wakes) => After::Rest,
+                _ => After::Look,
+            })
         })
     }
 

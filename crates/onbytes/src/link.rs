@@ -326,6 +326,7 @@ impl Link {
         weight
     }
 
+    #[cfg(feature = "_tls")]
     pub(crate) fn weight(&self) -> u64 {
         self.lock().weight.into()
     }

@@ -170,6 +170,14 @@ impl Pace {
         Poll::Pending
     }
 
+    /// The next frame of what has been read, if that is all that is to be done now.
+    pub(super) fn frame_at_hand(&mut self, state: &mut State) -> Option<Next> {
+        if !self.turn.more || self.turn.is_spent() || self.is_draining() {
+            return None;
+        }
+        self.next_of(Some(state.frame_at_hand()?))
+    }
+
     /// Begins to wait for the peer where there is nothing else that could be done or waited for; tells
     /// whether it does. The task is woken as if [`poll_next`](Self::poll_next) had found nothing.
     pub(super) fn rests(

@@ -59,6 +59,20 @@ impl State {
             && self.stream.as_mut().is_some_and(|stream| stream.poll_quiet(cx))
     }
 
+    /// Takes the next frame of what has been read, where there is nothing to see to before that.
+    pub(crate) fn frame_at_hand(&mut self) -> Option<Received> {
+        let comes_first = self.ending.is_some()
+            || self.end_seen
+            || self.has_drain_request()
+            || self.has_too_much_queued();
+        if comes_first || !self.is_framed() {
+            return None;
+        }
+        // A callback has ended, and another one begins.
+        self.note_activity();
+        self.next_frame()
+    }
+
     /// Takes the next input if there is any now.
     pub(crate) fn input_now(&mut self, wakes: &mut Wakes) -> Option<Received> {
         if let Some(received) = self.next_frame() {
