@@ -192,10 +192,24 @@ impl Pace {
             return false;
         }
         state.set_doing(ConnectionState::Waiting);
-        let fault = self.check_deadlines(state, membership, cx, wakes);
-        debug_assert!(fault.is_none(), "no frame is under way");
         self.turn = Turn::default();
+        if !self.is_bounded(membership) {
+            self.forget_deadlines();
+            return true;
+        }
+        let fault = self.check_all_deadlines(state, membership, cx, wakes);
+        debug_assert!(fault.is_none(), "no frame is under way");
         state.ending().is_none()
+    }
+
+    /// Whether a connection at rest may have a deadline.
+    fn is_bounded(&self, membership: &Membership) -> bool {
+        self.watch.is_some() || membership.current.timeouts.bound_the_peer()
+    }
+
+    fn forget_deadlines(&mut self) {
+        self.stall = None;
+        self.timer.disarm();
     }
 
     fn is_draining(&self) -> bool {
@@ -328,6 +342,7 @@ impl Pace {
 
     // ---- Deadlines ----
 
+    #[inline]
     fn check_deadlines(
         &mut self,
         state: &mut State,
@@ -335,12 +350,22 @@ impl Pace {
         cx: &mut Context<'_>,
         wakes: &mut Wakes,
     ) -> Option<Fault> {
-        let timeouts = &membership.current.timeouts;
-        if !timeouts.bound_the_peer() && self.watch.is_none() && state.is_at_rest() {
-            self.stall = None;
-            self.timer.disarm();
+        if !self.is_bounded(membership) && state.is_at_rest() {
+            self.forget_deadlines();
             return None;
         }
+        self.check_all_deadlines(state, membership, cx, wakes)
+    }
+
+    #[inline(never)]
+    fn check_all_deadlines(
+        &mut self,
+        state: &mut State,
+        membership: &Membership,
+        cx: &mut Context<'_>,
+        wakes: &mut Wakes,
+    ) -> Option<Fault> {
+        let timeouts = &membership.current.timeouts;
         let frame = state.frame_deadline();
         let stall = self.stall_deadline(state, timeouts);
         let idle = self.idle_deadline(state, timeouts);
