@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// The places of `max_connections`.
 pub(crate) struct Places {
@@ -19,6 +21,10 @@ pub(crate) struct Place {
 }
 
 impl Places {
+    /// A place that is free is told to the first in line, which may be one that a callback holds up, with its
+    /// thread. So the others look for themselves after such a time.
+    const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
     pub(super) fn new(limit: usize) -> Self {
         Self { limit: AtomicUsize::new(limit), taken: AtomicUsize::new(0), freed: Notify::new() }
     }
@@ -52,7 +58,7 @@ impl Places {
             if let Some(place) = self.try_take() {
                 return place;
             }
-            freed.await;
+            let _ = timeout(Self::LOOK_AGAIN, freed).await;
         }
     }
 }
@@ -101,6 +107,31 @@ mod tests {
         drop(first);
         let _third = third.await.unwrap();
         assert!(places.try_take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_found_though_the_first_in_line_is_held_up() {
+        let places = Arc::new(Places::new(1));
+        let only = places.take().await;
+        let mut held_up = std::pin::pin!(places.take());
+        // In line, and never asked again.
+        assert!(asked_once(held_up.as_mut()).await.is_none());
+        let next = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.take().await }
+        });
+        tokio::task::yield_now().await;
+        drop(only);
+        let _place = timeout(Duration::from_secs(20), next).await.unwrap().unwrap();
+    }
+
+    /// What a future has if it is asked once.
+    async fn asked_once<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+            std::task::Poll::Ready(value) => std::task::Poll::Ready(Some(value)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
     }
 
     #[tokio::test]
