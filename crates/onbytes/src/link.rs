@@ -96,7 +96,8 @@ struct Extras {
     /// Its place among the connections of its source, where these are bounded.
     source: Option<SourcePlace>,
     /// What makes frames of its bytes.
-    framer: Option<Framer>,
+    // Boxed apart, because one that only counts for its source should not keep room for it.
+    framer: Option<Box<Framer>>,
 }
 
 /// Why the connection ends; the first cause stays.
@@ -277,7 +278,7 @@ impl Link {
 
     /// From now on what comes and goes is frames. To be called before anything has come or gone.
     pub(crate) fn frame(&self, compiled: &Arc<Compiled>) {
-        let framer = Framer::new(Arc::clone(compiled));
+        let framer = Box::new(Framer::new(Arc::clone(compiled)));
         self.lock().extras.get_or_insert_default().framer = Some(framer);
     }
 

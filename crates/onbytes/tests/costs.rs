@@ -13,8 +13,8 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use onbytes::{
-    Bytes, Caller, ConnectionService, Framing, Listener, ListenerConfiguration, Result, Service,
-    Timeouts,
+    Bytes, Caller, ConnectionService, Framing, Limits, Listener, ListenerConfiguration, PerSource,
+    Result, Service, Timeouts,
 };
 
 /// Counts the allocations of threads that ask for it.
@@ -271,9 +271,23 @@ fn many_frames_in_one_read_allocate_for_their_replies_together() {
 /// What is asked of the allocator, which takes more: it works in steps (BENCHMARKS.md has what is resident).
 #[test]
 fn an_idle_connection_takes_little_more_than_a_kibibyte() {
-    const COUNT: usize = 400;
     let _counts = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
-    let address = serve(Answer::Returned, ListenerConfiguration::new());
+    let plain = ListenerConfiguration::new;
+    let counted = Limits::new().per_source(PerSource::new().max_connections(1 << 20));
+    let limited = Timeouts::new().idle(Duration::from_secs(3600));
+    for (config, most) in [
+        (plain(), 1_152),
+        (plain().limits(counted.clone()), 1_184),
+        (plain().limits(counted).timeouts(limited), 1_344),
+    ] {
+        let held = held_by_an_idle_connection(config);
+        assert!((1..=most).contains(&held), "{held} bytes for each connection, not {most}");
+    }
+}
+
+fn held_by_an_idle_connection(config: ListenerConfiguration) -> i64 {
+    const COUNT: usize = 400;
+    let address = serve(Answer::Returned, config);
     let connected = || {
         let mut stream = connect(address);
         echo(&mut stream, 64, 1);
@@ -283,8 +297,7 @@ fn an_idle_connection_takes_little_more_than_a_kibibyte() {
     let _warm: Vec<_> = (0..COUNT / 2).map(|_| connected()).collect();
     let before = HELD.load(Ordering::SeqCst);
     let _idle: Vec<_> = (0..COUNT).map(|_| connected()).collect();
-    let held = (HELD.load(Ordering::SeqCst) - before) / COUNT as i64;
-    assert!((1..=1_152).contains(&held), "{held} bytes for each connection");
+    (HELD.load(Ordering::SeqCst) - before) / COUNT as i64
 }
 
 /// Echoes all chunks, and keeps one in a hundred for ever.

@@ -93,7 +93,7 @@ impl Timeouts {
 
     /// The memory that a connection takes for what these limits need (BENCHMARKS.md, "Bounds").
     pub(crate) fn weight(&self) -> u64 {
-        if self.bound_the_peer() { 544 } else { 0 }
+        if self.bound_the_peer() { 176 } else { 0 }
     }
 
     /// How long the connection named by `number` may live.

@@ -30,7 +30,7 @@ impl Framer {
 
 impl State {
     fn framer(&mut self) -> Option<&mut Framer> {
-        self.extras.as_mut()?.framer.as_mut()
+        self.extras.as_mut()?.framer.as_deref_mut()
     }
 
     fn compiled(&self) -> Option<&Compiled> {
@@ -40,18 +40,18 @@ impl State {
 
     /// Whether the frame that was delivered last was whole.
     pub(crate) fn frame_mark(&self) -> FrameMark {
-        let framer = self.extras.as_ref().and_then(|extras| extras.framer.as_ref());
+        let framer = self.extras.as_ref().and_then(|extras| extras.framer.as_deref());
         framer.map_or(FrameMark::Whole, |framer| framer.deframer.mark)
     }
 
     pub(super) fn frames_dropped(&self) -> u64 {
-        let framer = self.extras.as_ref().and_then(|extras| extras.framer.as_ref());
+        let framer = self.extras.as_ref().and_then(|extras| extras.framer.as_deref());
         framer.map_or(0, |framer| framer.dropped)
     }
 
     /// Whether no frame is under way, and nothing is to be told of one.
     pub(super) fn frames_are_at_rest(&self) -> bool {
-        let framer = self.extras.as_ref().and_then(|extras| extras.framer.as_ref());
+        let framer = self.extras.as_ref().and_then(|extras| extras.framer.as_deref());
         framer.is_none_or(|framer| !framer.owes_end && framer.deframer.is_at_rest())
     }
 
@@ -181,7 +181,7 @@ impl State {
 
     /// The memory that frames under way take.
     pub(super) fn held_by_frames(&self) -> u64 {
-        let framer = self.extras.as_ref().and_then(|extras| extras.framer.as_ref());
+        let framer = self.extras.as_ref().and_then(|extras| extras.framer.as_deref());
         framer.map_or(0, |framer| framer.deframer.held())
     }
 
