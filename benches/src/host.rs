@@ -110,6 +110,14 @@ pub fn kernel() -> String {
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
+/// How TCP decides when to send. BBR paces, loopback too, so that with many connections single messages are held
+/// back for milliseconds, whichever server it is.
+#[must_use]
+pub fn congestion_control() -> String {
+    fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
 /// The model name of the first CPU.
 #[must_use]
 pub fn cpu_model() -> String {

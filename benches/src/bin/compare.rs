@@ -502,8 +502,9 @@ fn sample(line: &str, cpu: Duration) -> Result<Sample, String> {
 fn header(options: &Options, results: &Results, cores: Cores) -> String {
     let frames = options.framing.map_or(String::new(), |frames| format!("Frames: {frames}\n"));
     format!(
-        "{frames}Linux {}, {}, {}, server on core {}, load on core {}, {} rounds of {} s per cell\n",
+        "{frames}Linux {} ({}), {}, {}, server on core {}, load on core {}, {} rounds of {} s per cell\n",
         results.kernel,
+        host::congestion_control(),
         results.cpu_model,
         results.compiler,
         cores.server,
