@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use onbytes::{
-    Bytes, Caller, CloseReason, ConnectionId, ConnectionState, Limits, Listener,
+    Bytes, Caller, CloseReason, ConnectionId, ConnectionState, Framing, Limits, Listener,
     ListenerConfiguration, Timeouts, WhenFull,
 };
 use support::{Echo, EventNames, OnBytes, Peer, Seen, Server, eventually, narrow, within};
@@ -116,6 +116,34 @@ async fn connections_are_listed_with_what_they_have_done() {
     }
     drop(peers);
     eventually("the end of all", || server.listener.connections().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_connection_is_busy_with_the_second_frame_of_a_read_too() {
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let config = ListenerConfiguration::new().framing(Framing::lines());
+    let server = Server::with(
+        config,
+        OnBytes(move |data: Bytes, _| {
+            let mut gone = gone.clone();
+            async move {
+                if data == "large" {
+                    // Sent at once, so that nothing waits in the queue.
+                    return Ok(Some(Bytes::from(vec![b'x'; 20_000])));
+                }
+                let _ = gone.wait_for(|gone| *gone).await;
+                Ok(Some(data))
+            }
+        }),
+    )
+    .await;
+    let mut peer = server.connect().await;
+    peer.send("large\nwaits\n").await;
+    peer.expect(format!("{}\n", "x".repeat(20_000))).await;
+    eventually("busy", || state(&server.listener) == Some(ConnectionState::Busy)).await;
+    go.send_replace(true);
+    peer.expect("waits\n").await;
+    eventually("waiting", || state(&server.listener) == Some(ConnectionState::Waiting)).await;
 }
 
 #[tokio::test]

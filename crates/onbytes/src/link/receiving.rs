@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{State, Wakes};
+use super::{ConnectionState, State, Wakes};
 use crate::close::CloseReason;
 use bytes::Bytes;
 
@@ -70,6 +70,7 @@ impl State {
         }
         // A callback has ended, and another one begins.
         self.note_activity();
+        self.set_doing(ConnectionState::Busy);
         self.next_frame()
     }
 
