@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use onbytes::{Bytes, Caller, Close, CloseReason, ConnectionService, Listener, Result, Service};
+use onbytes::{
+    Bytes, Caller, Close, CloseReason, ConnectionService, Event, Listener, Result, Service,
+};
 use support::{OnBytes, Peer, Rng, Seen, Server, pattern, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -214,4 +216,37 @@ async fn a_flood_on_one_connection_leaves_others_their_turn() {
     })
     .await;
     server.listener.graceful_stop(Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_callers_leaves_connections_their_turn() {
+    const CALLERS: usize = 300;
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let (tell, mut told) = unbounded_channel();
+    let service = OnBytes({
+        let accepted = Arc::clone(&accepted);
+        move |data: Bytes, _| {
+            let _ = tell.send(accepted.load(Ordering::SeqCst));
+            async move { Ok(Some(data)) }
+        }
+    });
+    let server = Server::start(service).await;
+    server.listener.on_event(move |event| {
+        if matches!(event, Event::Accepted { .. }) {
+            accepted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let mut live = server.connect().await;
+    live.send("first").await;
+    live.expect("first").await;
+    within("the first", told.recv()).await.unwrap();
+    server.listener.suspend();
+    // All are there, and what the connection is sent, before the listener's thread gets its turn.
+    let _storm: Vec<_> =
+        (0..CALLERS).map(|_| std::net::TcpStream::connect(server.address).unwrap()).collect();
+    live.send("second").await;
+    server.listener.resume();
+    live.expect("second").await;
+    let before = within("the second", told.recv()).await.unwrap();
+    assert!(before < CALLERS, "all of them, {before}, came before what was there already");
 }
