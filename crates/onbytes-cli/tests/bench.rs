@@ -212,7 +212,7 @@ fn sessions_are_resumed_with_churn_unless_that_is_off() {
     let folder = Folder::with_certs(&[]);
     let server = folder.serve(CERT);
     let measured = |line: &str| {
-        let line = format!("--tls --cert cert.pem --churn --messages 40 --connections 2 {line}");
+        let line = format!("--tls --cert cert.pem --churn --messages 400 --connections 40 {line}");
         let command = bench(&server.port(), &format!("{line} --json"));
         let (code, object) = object(&run(folder.here(command)));
         assert_eq!(code, Some(0), "{object}");
@@ -220,9 +220,10 @@ fn sessions_are_resumed_with_churn_unless_that_is_off() {
         (number(&tls["full_handshakes"]), number(&tls["resumed_handshakes"]))
     };
     let (full, resumed) = measured("");
-    assert_eq!(full + resumed, 40);
-    assert!(resumed > 0, "{full} full");
-    assert_eq!(measured("--no-resumption"), (40, 0));
+    assert_eq!(full + resumed, 400);
+    // Only who comes first has nothing to resume.
+    assert!(full <= 40, "{full} full");
+    assert_eq!(measured("--no-resumption"), (400, 0));
     server.stop();
 }
 

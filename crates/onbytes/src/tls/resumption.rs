@@ -244,7 +244,8 @@ struct Remembered {
 
 impl ClientSessions {
     const MOST_SERVERS: usize = 256;
-    const MOST_TICKETS: usize = 8;
+    /// As many as connections may begin at a time, each of which takes one and brings two.
+    const MOST_TICKETS: usize = 64;
 
     pub(super) fn new(lifetime: Duration) -> Self {
         Self { lifetime, servers: Mutex::default() }
