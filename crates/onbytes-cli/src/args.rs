@@ -182,8 +182,8 @@ Examples:
   onbytes connect --tls --cert certs/cert.pem localhost 3000
 
 Exit status: 0 when the server has ended the connection in order, 1 if connecting or the
-connection failed, or with --framing if a line or what the server sends is no frame, 2 if the command
-line is wrong, 130 after Ctrl-C.")]
+connection failed, or with --framing if a line or what the server sends is no frame, 2 if the
+command line is wrong, 130 after Ctrl-C.")]
 pub(crate) struct ConnectArgs {
     /// The server's name or address
     #[arg(value_parser = host)]

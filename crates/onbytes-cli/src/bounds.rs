@@ -106,7 +106,7 @@ struct CallerArgs {
 #[command(next_help_heading = "Timeouts")]
 pub(crate) struct TimeoutArgs {
     /// Close a connection after so long without a byte from the peer, while nothing waits to be sent to
-    /// it: seconds, or off
+    /// it; one that has taken some of what it was sent meanwhile gets the time again: seconds, or off
     #[arg(
         long, value_name = "SECS", default_value = "off",
         value_parser = limit, allow_negative_numbers = true

@@ -77,8 +77,9 @@ pub(crate) struct ServerTls {
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = suite)]
     ciphers: Vec<CipherSuite>,
 
-    /// Let the order of --ciphers decide rather than the client's [default: the client's order, and
-    /// without --ciphers AES-128-GCM where a client puts AES-GCM first]
+    /// Let the order of --ciphers decide rather than the client's; without --ciphers AES-128 comes
+    /// before AES-256 and ChaCha20 [default: the client's order, and without --ciphers AES-128-GCM
+    /// where a client puts AES-GCM first]
     #[arg(long)]
     prefer_server_ciphers: bool,
 

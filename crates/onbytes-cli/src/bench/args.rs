@@ -40,8 +40,8 @@ Examples:
   onbytes bench 127.0.0.1 3000 --messages 100000 --json | jq .latency_ns.p99
       a server to try it with, in another terminal: onbytes serve echo
 
-Exit status: 0 when every message was answered as it had to be, 1 if there was an error or no reply, or
-the server cannot be reached, 2 if the command line is wrong.")]
+Exit status: 0 when every message was answered as it had to be, 1 if there was an error or no
+reply, or the server cannot be reached, 2 if the command line is wrong.")]
 pub(crate) struct BenchArgs {
     /// The server's name or address
     #[arg(value_parser = host)]

@@ -155,7 +155,7 @@ fn usable_suites(
         return Err(Error::configuration(format!(
             "ciphers: not served (no CBC, no RSA key exchange and nothing older): {}; accepted: {}",
             list(&unusable),
-            names(all.iter().copied())
+            names(in_our_order(all).into_iter())
         )));
     }
     if !unusable.is_empty() {
