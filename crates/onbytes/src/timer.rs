@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::socket::coarse_time;
@@ -29,7 +30,9 @@ impl Timer {
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }
-        while let Poll::Ready(()) = sleep.as_mut().poll(cx) {
+        // Without asking the task's budget: where that is used up a timer is not even set, and answers as one
+        // that is. Nobody is kept from their turn by a look at a clock.
+        while let Poll::Ready(()) = Pin::new(&mut unconstrained(sleep.as_mut())).poll(cx) {
             if Instant::now() >= deadline {
                 self.sleep = None;
                 return true;
@@ -39,7 +42,8 @@ impl Timer {
         false
     }
 
-    /// The same for a deadline that is always asked for by one task: it is not told again whom to wake.
+    /// The same for a deadline that is always asked for by one task: a timer that is set is not told again
+    /// whom to wake.
     pub(crate) fn poll_passed_in_task(
         &mut self,
         cx: &mut Context<'_>,

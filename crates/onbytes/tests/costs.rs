@@ -13,8 +13,8 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use onbytes::{
-    Bytes, Caller, ConnectionService, Framing, Limits, Listener, ListenerConfiguration, PerSource,
-    Result, Service, Timeouts,
+    Bytes, Caller, ConnectionService, Framing, Limits, Listener, ListenerConfiguration, MinArrival,
+    PerSource, Result, Service, Timeouts,
 };
 
 /// Counts the allocations of threads that ask for it.
@@ -275,10 +275,12 @@ fn an_idle_connection_takes_little_more_than_a_kibibyte() {
     let plain = ListenerConfiguration::new;
     let counted = Limits::new().per_source(PerSource::new().max_connections(1 << 20));
     let limited = Timeouts::new().idle(Duration::from_secs(3600));
+    let least = MinArrival::new(1, Duration::from_secs(3600));
     for (config, most) in [
         (plain(), 1_152),
         (plain().limits(counted.clone()), 1_184),
-        (plain().limits(counted).timeouts(limited), 1_344),
+        (plain().limits(counted.clone()).timeouts(limited.clone()), 1_344),
+        (plain().limits(counted).timeouts(limited.min_arrival(least)), 1_392),
     ] {
         let held = held_by_an_idle_connection(config);
         assert!((1..=most).contains(&held), "{held} bytes for each connection, not {most}");

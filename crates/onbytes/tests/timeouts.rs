@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use onbytes::{
-    Bytes, Caller, Close, CloseReason, ErrorKind, ListenerConfiguration, MinArrival, Result,
-    SocketOptions, Timeouts,
+    Bytes, Caller, Close, CloseReason, ErrorKind, Framing, ListenerConfiguration, MinArrival,
+    Result, SocketOptions, Timeouts,
 };
 use support::{Echo, EventNames, OnBytes, Peer, Script, Seen, Server, eventually, narrow, within};
 use tokio::time::sleep;
@@ -432,4 +432,61 @@ async fn the_peer_does_not_wait_for_on_close() {
     server.caller().await.close();
     peer.expect_end("").await;
     assert_eq!(dropped.load(Ordering::SeqCst), 0);
+}
+
+// ---- Time limits and tasks that have used up their turn ----
+
+/// Uses up what the runtime lets a task do before others get their turn.
+async fn use_up_the_turn() {
+    while tokio::task::coop::has_budget_remaining() {
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lifetime_ends_a_connection_whose_on_connect_used_up_its_turn() {
+    struct Busy;
+    impl Script for Busy {
+        async fn connect(&self, _: &Caller) -> Result<()> {
+            use_up_the_turn().await;
+            // Waits, and the timer is set meanwhile.
+            tokio::task::yield_now().await;
+            Ok(())
+        }
+    }
+    let timeouts = Timeouts::new().max_lifetime(SHORT).idle(Duration::from_secs(60));
+    let mut server = Server::with(with(timeouts), Busy).await;
+    let _peer = Peer::connect(server.address).await;
+    assert_eq!(server.close().await.reason, CloseReason::MaxLifetime);
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_though_its_callback_used_up_its_turn() {
+    let script = OnBytes(|data: Bytes, _: Caller| async move {
+        use_up_the_turn().await;
+        Ok(Some(data))
+    });
+    let mut server = Server::with(with(Timeouts::new().idle(SHORT)), script).await;
+    let mut peer = Peer::connect(server.address).await;
+    peer.send("x").await;
+    assert_eq!(server.close().await.reason, CloseReason::IdleTimeout);
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_however_many_frames_of_it_were_sent_on() {
+    for count in 124..=132 {
+        let (tell, _told) = tokio::sync::mpsc::channel::<Bytes>(1000);
+        let script = OnBytes(move |data: Bytes, _: Caller| {
+            let tell = tell.clone();
+            async move {
+                let _ = tell.send(data).await;
+                Ok(None)
+            }
+        });
+        let config = with(Timeouts::new().idle(SHORT)).framing(Framing::lines());
+        let mut server = Server::with(config, script).await;
+        let mut peer = Peer::connect(server.address).await;
+        peer.send("x\n".repeat(count)).await;
+        assert_eq!(server.close().await.reason, CloseReason::IdleTimeout, "{count} frames");
+    }
 }

@@ -93,7 +93,8 @@ impl Timeouts {
 
     /// The memory that a connection takes for what these limits need (BENCHMARKS.md, "Bounds").
     pub(crate) fn weight(&self) -> u64 {
-        if self.bound_the_peer() { 176 } else { 0 }
+        let arrival = if self.min_arrival.is_some() { 48 } else { 0 };
+        if self.bound_the_peer() { 176 + arrival } else { 0 }
     }
 
     /// How long the connection named by `number` may live.

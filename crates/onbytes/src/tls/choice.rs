@@ -117,6 +117,14 @@ pub(super) fn spoken(versions: &[TlsVersion], ciphers: &[CipherSuite]) -> Result
     Ok(Spoken { provider: Arc::new(provider), versions, warnings })
 }
 
+impl Spoken {
+    /// Puts the suites in our order; for whoever has not said which.
+    pub(super) fn put_in_our_order(&mut self) {
+        let provider = Arc::make_mut(&mut self.provider);
+        provider.cipher_suites = in_our_order(&provider.cipher_suites);
+    }
+}
+
 /// Whether anything can be spoken at all.
 pub(crate) fn check_spoken(versions: &[TlsVersion], ciphers: &[CipherSuite]) -> Result<()> {
     spoken(versions, ciphers).map(drop)
@@ -146,7 +154,7 @@ fn usable_suites(
 ) -> Result<Vec<SupportedCipherSuite>> {
     let all = &provider().cipher_suites;
     if asked.is_empty() {
-        return Ok(in_our_order(all));
+        return Ok(all.clone());
     }
     let find = |suite: &CipherSuite| all.iter().find(|known| code_of(**known) == suite.code());
     let usable: Vec<_> = asked.iter().filter_map(find).copied().collect();

@@ -71,6 +71,9 @@ impl Acceptor {
 
 fn load(secure: &ListenerSecureSocket, before: Option<&Loaded>) -> Result<(Loaded, Vec<String>)> {
     let mut spoken = choice::spoken(&secure.protocol.versions, &secure.ciphers)?;
+    if secure.ciphers.is_empty() {
+        spoken.put_in_our_order();
+    }
     let mut warnings = std::mem::take(&mut spoken.warnings);
     let mut keys = Vec::new();
     for key in std::iter::once(&secure.key).chain(&secure.sni_keys) {
