@@ -304,17 +304,15 @@ impl Life {
         handler: &mut C,
         caller: &Caller,
     ) -> Option<Pin<Box<impl Future<Output = ()> + Send>>> {
-        match after {
-            After::Frame(_) | After::Rest | After::Look => return None,
-            After::Rare(_) | After::Failed(_) => {}
-        }
-        Some(Box::pin(async move {
-            match after {
-                After::Rare(rare) => self.see_to(rare, handler, caller).await,
-                After::Failed(error) => self.raise(handler, caller, error).await,
-                _ => {}
-            }
-        }))
+        matches!(after, After::Rare(_) | After::Failed(_)).then(|| {
+            Box::pin(async move {
+                match after {
+                    After::Rare(rare) => self.see_to(rare, handler, caller).await,
+                    After::Failed(error) => self.raise(handler, caller, error).await,
+                    After::Frame(_) | After::Rest | After::Look => {}
+                }
+            })
+        })
     }
 
     /// Sees to what happens seldom, or once, in a connection's life.
